@@ -1,0 +1,162 @@
+"""What a contract declares of an entity; tables, staging, publish SQL, gate and asset are derived from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy.types import TypeEngine
+
+from include.contracts.endpoint import Endpoint
+from include.contracts.fields import FieldSpec, field_specs
+from include.contracts.record import Record
+
+KEY_TYPES = ("uuid", "text", "bigint")
+BOOKKEEPING = ("fetched_at", "absent_since", "deleted_at", "synced_at", "change_seq")
+"""Columns that every `app` table has behind its fields and `updated_at`; publish writes them."""
+
+
+class ContractError(ValueError):
+    """A contract that cannot work, named with its field."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the entity's table that a sync never writes (enrichment does)."""
+
+    name: str
+    type: TypeEngine[Any]
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of the entity's table, and the query that it serves."""
+
+    columns: tuple[str, ...]
+    serves: str
+    table: str | None = None  # a child's table; the entity's own where it is None
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition that every row of the staging table must meet, as a SQL predicate over its columns.
+
+    `severity` is "critical" (the entity stops) or "warning" (a message, and the rows pass).
+    """
+
+    name: str
+    predicate: str
+    severity: str = "critical"
+
+
+@dataclass(frozen=True)
+class Children:
+    """A nested list of the record, kept in a table of its own and replaced together with its parent.
+
+    `parent` names the columns that hold the parent's key, in its order; `key` the fields that tell siblings apart.
+    """
+
+    table: str
+    record: type[Record]
+    parent: tuple[str, ...]
+    key: tuple[str, ...]
+
+    @cached_property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """The child's own columns, without those of the parent's key."""
+        return field_specs(self.record)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.fields)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """An entity, declared once.
+
+    `key` names the fields of the primary key. `version` names the field that says which of two records is newer; without
+    one content is compared. `history` keeps replaced versions in `app.<name>_history`. `minimum_rows` is the floor of a
+    full snapshot. Raises `ContractError`, naming contract and field, for a declaration that cannot work.
+    """
+
+    name: str
+    record: type[Record]
+    key: tuple[str, ...]
+    endpoint: Endpoint
+    version: str | None = "updated_at"
+    history: bool = False
+    children: Mapping[str, Children] = field(default_factory=dict)
+    enrichment: tuple[Column, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    checks: tuple[Check, ...] = ()
+    minimum_rows: int = 1
+    lookback: timedelta = timedelta(minutes=15)
+    initial_watermark: datetime = datetime(2020, 1, 1, tzinfo=UTC)
+    connection: str = "source_api"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,19}", self.name):
+            raise ContractError(f"contract {self.name!r}: the name must be 1 to 20 of a-z, 0-9 and _, a letter first")
+        specs = {spec.name: spec for spec in self._all_fields}
+        for name in self.key:
+            if name not in specs:
+                raise ContractError(f"contract {self.name}: key field {name!r} is not in {self.record.__name__}")
+            if specs[name].sql_type not in KEY_TYPES or specs[name].nullable:
+                raise ContractError(
+                    f"contract {self.name}: key field {name!r} must be a UUID, text or integer, not null"
+                )
+        if not self.key:
+            raise ContractError(f"contract {self.name}: it needs a key")
+        if self.version is not None:
+            version = specs.get(self.version)
+            if version is None or version.sql_type != "timestamptz" or version.nullable:
+                raise ContractError(
+                    f"contract {self.name}: version field {self.version!r} must be a time that is never null"
+                )
+        elif self.history:
+            raise ContractError(f"contract {self.name}: history needs a version field, to tell versions apart")
+        for name, children in self.children.items():
+            if name not in self.record.model_fields:
+                raise ContractError(f"contract {self.name}: children {name!r} are not in {self.record.__name__}")
+            if not children.key or not set(children.key) <= set(children.columns):
+                raise ContractError(
+                    f"contract {self.name}: children {name!r}: key {children.key} is not in their fields"
+                )
+            if len(children.parent) != len(self.key):
+                raise ContractError(
+                    f"contract {self.name}: children {name!r}: parent columns must match key {self.key}"
+                )
+        taken = [*self.columns, "updated_at", *BOOKKEEPING, *(column.name for column in self.enrichment)]
+        if len(taken) != len(set(taken)):
+            twice = sorted({name for name in taken if taken.count(name) > 1})
+            raise ContractError(
+                f"contract {self.name}: column {twice[0]!r} is declared twice, or is one of Sluice's own"
+            )
+
+    @cached_property
+    def _all_fields(self) -> tuple[FieldSpec, ...]:
+        return field_specs(self.record, exclude=frozenset(self.children))
+
+    @cached_property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """The record's own columns: key and content, without the version and the children."""
+        return tuple(spec for spec in self._all_fields if spec.name != self.version)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of `fields`."""
+        return tuple(spec.name for spec in self.fields)
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """The columns that can change: neither key nor version."""
+        return tuple(name for name in self.columns if name not in self.key)
+
+    @property
+    def table(self) -> str:
+        return f"app.{self.name}"

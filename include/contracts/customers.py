@@ -1,0 +1,71 @@
+"""Customers: who buys. Versions that are replaced are kept, for the warehouse's slowly changing dimension."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from sqlalchemy import BigInteger, DateTime, Double, Numeric, Text
+
+from include.contracts.contract import Column, Contract, Index
+from include.contracts.endpoint import Endpoint
+from include.contracts.record import (
+    AnyText,
+    Country,
+    Email,
+    PersonName,
+    Record,
+    Timestamp,
+    WholeNumber,
+    blank_to_none,
+    none_to_list,
+)
+from include.transform.cleaners import clean_phone
+
+
+class CustomerRecord(Record):
+    """A customer as the source sends it; see `include/contracts/record.py` for what the field types mean."""
+
+    id: UUID
+    name: PersonName = Field(alias="full_name")
+    email: Email = Field(alias="email_address")
+    phone: AnyText | None = None
+    age: Annotated[WholeNumber, Field(ge=0, le=150)] | None = None
+    tags: Annotated[list[AnyText], BeforeValidator(none_to_list)] = Field(default_factory=list)
+    street: AnyText | None = None
+    city: AnyText | None = None
+    state: AnyText | None = None
+    country: Annotated[Country | None, BeforeValidator(blank_to_none)] = None
+    zip_code: AnyText | None = None
+    segment: Annotated[Literal["enterprise", "smb", "consumer"] | None, BeforeValidator(blank_to_none)] = None
+    signup_date: Timestamp
+    updated_at: Timestamp
+
+    @model_validator(mode="after")
+    def clean_phone_by_country(self, info: ValidationInfo) -> Self:
+        """A phone that does not parse for the customer's country costs the phone, not the customer."""
+        if self.phone is not None:
+            raw, self.phone = self.phone, clean_phone(self.phone, self.country)
+            if self.phone is None and raw.strip() and info.context is not None:
+                info.context["phone does not parse, stored as null"] += 1
+        return self
+
+
+CUSTOMERS = Contract(
+    name="customers",
+    record=CustomerRecord,
+    key=("id",),
+    version="updated_at",
+    history=True,
+    endpoint=Endpoint("/customers", changed_since="modified_since"),
+    enrichment=(
+        Column("latitude", Double()),
+        Column("longitude", Double()),
+        Column("lifecycle_stage", Text()),
+        Column("lifetime_value", Numeric(18, 4)),
+        Column("total_orders", BigInteger()),
+        Column("enriched_at", DateTime(timezone=True)),
+    ),
+    indexes=(Index(("email",), serves="customers that share an e-mail address; a customer looked up by address"),),
+)

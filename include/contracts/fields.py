@@ -1,0 +1,126 @@
+"""Reads a record model's fields: column type, nullability, bounds and choices.
+
+The one place that maps Python types to Postgres types. Tables, staging, CHECK constraints and gate expectations all come
+from these specifications, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic.types import StringConstraints
+
+SQL_TYPES: dict[Any, str] = {
+    UUID: "uuid",
+    str: "text",
+    int: "bigint",
+    bool: "boolean",
+    Decimal: "numeric(18,4)",
+    datetime: "timestamptz",
+    date: "date",
+    list[str]: "text[]",
+}
+INTEGER_RANGE = (-(2**63), 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """A field as a column: `minimum` and `maximum` are inclusive, lengths are in characters."""
+
+    name: str
+    alias: str
+    sql_type: str
+    nullable: bool
+    minimum: int | None = None
+    maximum: int | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def predicates(self) -> Iterator[tuple[str, str]]:
+        """(name of the rule, SQL predicate) for each rule of the field; true for null, as a CHECK constraint is."""
+        if self.minimum is not None:
+            yield "minimum", f"{self.name} >= {self.minimum}"
+        if self.maximum is not None:
+            yield "maximum", f"{self.name} <= {self.maximum}"
+        if self.min_length is not None:
+            yield "min_length", f"char_length({self.name}) >= {self.min_length}"
+        if self.max_length is not None:
+            yield "max_length", f"char_length({self.name}) <= {self.max_length}"
+        if self.choices:
+            listed = ", ".join(f"'{choice}'" for choice in self.choices)
+            yield "choices", f"{self.name} in ({listed})"
+
+
+def field_specs(record: type[BaseModel], exclude: frozenset[str] = frozenset()) -> tuple[FieldSpec, ...]:
+    """The columns of a record model, in its order, without the fields in `exclude`.
+
+    Raises TypeError, naming model and field, for a type that no column type fits.
+    """
+    return tuple(_spec(record, name, info) for name, info in record.model_fields.items() if name not in exclude)
+
+
+def _spec(record: type[BaseModel], name: str, info: FieldInfo) -> FieldSpec:
+    plain, metadata = _unwrap(info.annotation, list(info.metadata))
+    optional = types.NoneType in get_args(plain) if get_origin(plain) in (Union, types.UnionType) else False
+    if optional:
+        members = [member for member in get_args(plain) if member is not types.NoneType]
+        if len(members) != 1:
+            raise TypeError(f"{record.__name__}.{name}: no column holds a choice of types ({plain})")
+        plain, metadata = _unwrap(members[0], metadata)
+    choices: tuple[str, ...] = ()
+    if get_origin(plain) is Literal:
+        choices = tuple(get_args(plain))
+        if not all(isinstance(choice, str) and choice.replace("_", "").isalnum() for choice in choices):
+            raise TypeError(f"{record.__name__}.{name}: choices must be words of letters, digits and _, not {choices}")
+        plain = str
+    if get_origin(plain) is list:
+        plain = list[_unwrap(get_args(plain)[0], [])[0]]  # type: ignore[misc]  # the item's type without its constraints
+    if plain not in SQL_TYPES:
+        raise TypeError(f"{record.__name__}.{name}: no column type fits {plain}; use one of {list(SQL_TYPES)}")
+    bounds = _bounds(metadata) if plain is not list[str] else {}
+    if plain is int:
+        lowest, highest = INTEGER_RANGE
+        bounds = {key: value for key, value in bounds.items() if value not in (lowest, highest)}
+    alias = info.alias if isinstance(info.alias, str) else name
+    return FieldSpec(name, alias, SQL_TYPES[plain], optional, choices=choices, **bounds)
+
+
+def _unwrap(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
+    """The annotation without `Annotated`, and all that the layers of it say."""
+    while get_origin(annotation) is Annotated:
+        annotation, *more = get_args(annotation)
+        for item in more:
+            metadata = [*metadata, *(item.metadata if isinstance(item, FieldInfo) else [item])]
+    return annotation, metadata
+
+
+def _bounds(metadata: list[Any]) -> dict[str, int]:
+    """Inclusive bounds; of a bound that is said twice, the one said last by the outer layer is not weaker."""
+    bounds: dict[str, int] = {}
+    for item in metadata:
+        match item:
+            case annotated_types.Ge(ge=value):
+                bounds["minimum"] = int(value)  # type: ignore[call-overload]  # bounds of columns are whole numbers
+            case annotated_types.Le(le=value):
+                bounds["maximum"] = int(value)  # type: ignore[call-overload]
+            case annotated_types.MinLen(min_length=value):
+                bounds["min_length"] = value
+            case annotated_types.MaxLen(max_length=value):
+                bounds["max_length"] = value
+            case StringConstraints(min_length=least, max_length=most):
+                bounds |= {"min_length": least} if least is not None else {}
+                bounds |= {"max_length": most} if most is not None else {}
+            case annotated_types.Gt() | annotated_types.Lt():
+                raise TypeError("use ge= and le= for bounds: a column's CHECK and its expectation are inclusive")
+    return bounds

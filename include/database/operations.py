@@ -1,0 +1,157 @@
+"""The tables of `operations`: what ran, what it did, and what was rejected."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+TIME = DateTime(timezone=True)
+
+
+def operations_tables(metadata: MetaData) -> None:
+    """Adds the tables of `operations` to `metadata`."""
+    executions = Table(
+        "executions",
+        metadata,
+        Column("execution", Uuid(), primary_key=True),
+        Column("entity", Text(), nullable=False),
+        Column("mode", Text(), nullable=False),
+        Column("pipeline", Text(), nullable=False),
+        Column("run_id", Text(), nullable=False),
+        Column("landing", Text(), nullable=False, comment="URI of the folder that holds the landed pages"),
+        Column("since", TIME, comment="what the fetch asked from; null for a whole snapshot"),
+        Column(
+            "started_at",
+            TIME,
+            nullable=False,
+            server_default=text("clock_timestamp()"),
+            comment="this database's clock",
+        ),
+        Column("fetched_at", TIME, comment="the source's clock when the fetch began; null until it is known"),
+        Column("records_read", BigInteger(), comment="counted from the landed bytes; null until all have landed"),
+        Column("allow_deletes", Boolean(), nullable=False, server_default=text("false")),
+        Column("allow_quarantined", Boolean(), nullable=False, server_default=text("false")),
+        Column("trust_source", Boolean(), nullable=False, server_default=text("false")),
+        CheckConstraint("mode in ('snapshot', 'delta')", name="mode"),
+        schema="operations",
+    )
+    Index(
+        None,
+        executions.c.pipeline,
+        executions.c.run_id,
+        executions.c.entity,
+        info={
+            "serves": "a retry that looks for what its run has begun; the end of a run that drops its staging tables"
+        },
+    )
+    sync_log = Table(
+        "sync_log",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("execution", Uuid(), nullable=False),
+        Column("entity", Text(), nullable=False),
+        Column("mode", Text(), nullable=False),
+        Column("run_id", Text(), nullable=False),
+        Column("since", TIME),
+        Column("fetched_at", TIME, nullable=False),
+        Column("watermark", TIME),
+        *(
+            Column(name, BigInteger(), nullable=False)
+            for name in (
+                "records_read",
+                "inserted",
+                "updated",
+                "unchanged",
+                "stale",
+                "duplicate",
+                "quarantined",
+                "deleted",
+            )
+        ),
+        Column(
+            "regressed", BigInteger(), nullable=False, comment="stale although the row was fetched before this began"
+        ),
+        Column(
+            "unreadable_keys", ARRAY(Text()), nullable=False, comment="hashes of the records whose key is unreadable"
+        ),
+        Column("started_at", TIME, nullable=False, comment="this database's clock when the execution began"),
+        Column("synced_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        UniqueConstraint("execution"),
+        CheckConstraint(
+            "records_read = inserted + updated + unchanged + stale + duplicate + quarantined", name="accounting"
+        ),
+        schema="operations",
+    )
+    Index(
+        None, sync_log.c.entity, sync_log.c.id, info={"serves": "the newest row of an entity: its watermark in force"}
+    )
+    Index(
+        None,
+        sync_log.c.entity,
+        sync_log.c.fetched_at,
+        postgresql_where=text("mode = 'snapshot'"),
+        info={"serves": "the last published snapshot of an entity, and the one that first missed a row"},
+    )
+    dead_letters = Table(
+        "dead_letters",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("pipeline", Text(), nullable=False),
+        Column("entity", Text(), nullable=False),
+        Column("record_key", Text(), nullable=False, comment="the key, or sha256: and the payload's hash"),
+        Column("record_version", TIME, comment="the rejected record's own version, where it can be read"),
+        Column("stage", Text(), nullable=False),
+        Column("payload", JSONB(), comment="null where jsonb cannot hold it"),
+        Column("payload_raw", LargeBinary(), nullable=False),
+        Column("error", Text(), nullable=False),
+        Column("attempts", Integer(), nullable=False, server_default=text("1"), comment="executions that rejected it"),
+        Column("status", Text(), nullable=False, server_default=text("'pending'")),
+        Column("landing_ref", Text()),
+        Column("execution", Uuid(), nullable=False, comment="the last execution that rejected it"),
+        Column("fetched_at", TIME, nullable=False),
+        Column("queued_at", TIME, nullable=False, server_default=func.now()),
+        Column("resolved_at", TIME),
+        CheckConstraint("status in ('pending', 'replayed', 'superseded', 'discarded')", name="status"),
+        schema="operations",
+    )
+    Index(
+        "uq_dead_letters_pending",
+        dead_letters.c.entity,
+        dead_letters.c.record_key,
+        unique=True,
+        postgresql_where=text("status = 'pending'"),
+        info={"serves": "one pending letter a record; the pending letters of an entity"},
+    )
+    Table(
+        "pipeline_runs",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("pipeline", Text(), nullable=False),
+        Column("run_id", Text(), nullable=False),
+        Column("started_at", TIME, nullable=False, server_default=func.now()),
+        Column("ended_at", TIME),
+        Column("status", Text(), nullable=False, server_default=text("'running'")),
+        Column("records_processed", BigInteger(), nullable=False, server_default=text("0")),
+        Column("error_message", Text()),
+        UniqueConstraint("pipeline", "run_id"),
+        CheckConstraint("status in ('running', 'success', 'failed')", name="status"),
+        schema="operations",
+    )

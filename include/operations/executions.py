@@ -1,0 +1,138 @@
+"""Executions: the attempts to bring an entity, from the drawing of an id to the row in `sync_log`.
+
+`operations.executions` says what each is about, so that publish needs nothing but its id; and which run it belongs to,
+so that a retry finds what it can go on with and the end of the run drops what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row, dict_row
+
+RESUMABLE_FOR = timedelta(hours=1)
+"""How old a fetch that was cut off may be for a retry to go on with it: later pages must not be of another day."""
+
+Mode = Literal["snapshot", "delta"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A row of `operations.executions`; times are aware. `fetched_at` and `records_read` are None until all has landed."""
+
+    execution: UUID
+    entity: str
+    mode: Mode
+    pipeline: str
+    run_id: str
+    landing: str
+    since: datetime | None
+    started_at: datetime
+    fetched_at: datetime | None
+    records_read: int | None
+    allow_deletes: bool
+    allow_quarantined: bool
+    trust_source: bool
+
+
+def begin(
+    connection: Connection[Any],
+    *,
+    entity: str,
+    mode: Mode,
+    pipeline: str,
+    run_id: str,
+    landing_uri: str,
+    since: datetime | None = None,
+    allow: Mapping[str, bool] | None = None,
+) -> Execution:
+    """Draws a new execution. `allow` may set `allow_deletes`, `allow_quarantined` and `trust_source`."""
+    execution = uuid4()
+    columns = {
+        "execution": execution,
+        "entity": entity,
+        "mode": mode,
+        "pipeline": pipeline,
+        "run_id": run_id,
+        "landing": f"{landing_uri.rstrip('/')}/{entity}/{execution}",
+        "since": since,
+        **(allow or {}),
+    }
+    statement = sql.SQL("insert into operations.executions ({}) values ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(map(sql.Placeholder, columns))
+    )
+    connection.execute(statement, columns)
+    return get(connection, execution)
+
+
+def get(connection: Connection[Any], execution: UUID) -> Execution:
+    """The execution of that id. Raises LookupError if there is none."""
+    with connection.cursor(row_factory=class_row(Execution)) as cursor:
+        found = cursor.execute("select * from operations.executions where execution = %s", (execution,)).fetchone()
+    if found is None:
+        raise LookupError(
+            f"execution {execution} is not in operations.executions: clear the extract task to fetch anew"
+        )
+    return found
+
+
+def resumable(connection: Connection[Any], *, entity: str, pipeline: str, run_id: str) -> Execution | None:
+    """The run's last execution of the entity, if its fetch was cut off less than an hour ago and nobody works on it.
+
+    Takes a session-level lock on it: while this connection lives, nobody else goes on with it. One whose landing is
+    complete is not resumed: whoever clears extract then wants the source to be asked anew.
+    """
+    with connection.cursor(row_factory=class_row(Execution)) as cursor:
+        last = cursor.execute(
+            """
+            select *
+              from operations.executions
+             where pipeline = %s and run_id = %s and entity = %s
+             order by started_at desc
+             limit 1
+            """,
+            (pipeline, run_id, entity),
+        ).fetchone()
+    if last is None or last.records_read is not None:
+        return None
+    young = connection.execute("select clock_timestamp() - %s < %s", (last.started_at, RESUMABLE_FOR)).fetchone()
+    return last if young == (True,) and hold(connection, last.execution) else None
+
+
+def hold(connection: Connection[Any], execution: UUID) -> bool:
+    """Takes the execution's session-level lock; False if another session has it."""
+    key = f"sluice.extract.{execution}"
+    row = connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)).fetchone()
+    return bool(row and row[0])
+
+
+def landed(connection: Connection[Any], execution: UUID, *, fetched_at: datetime, records_read: int) -> None:
+    """Records that all pages have landed. `fetched_at` is the source's clock when the fetch began."""
+    connection.execute(
+        "update operations.executions set fetched_at = %s, records_read = %s where execution = %s",
+        (fetched_at, records_read, execution),
+    )
+
+
+def of_run(connection: Connection[Any], *, pipeline: str, run_id: str, entity: str | None = None) -> list[UUID]:
+    """The ids of all executions that a run has begun, of one entity or of all."""
+    rows = connection.execute(
+        """
+        select execution
+          from operations.executions
+         where pipeline = %s and run_id = %s and (%s::text is null or entity = %s)
+        """,
+        (pipeline, run_id, entity, entity),
+    )
+    return [execution for (execution,) in rows]
+
+
+def published(connection: Connection[Any], execution: UUID) -> dict[str, Any] | None:
+    """The execution's row in `sync_log`; None while it is not published."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute("select * from operations.sync_log where execution = %s", (execution,)).fetchone()
