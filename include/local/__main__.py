@@ -1,0 +1,79 @@
+"""`python -m include.local up|down|status|env`: the embedded stack for a laptop."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+import psycopg
+
+from include.local.processes import StackError
+from include.local.settings import export_lines
+from include.local.stack import METADATA, REPOSITORY, Stack
+
+
+def main() -> int:
+    """Run one command; 0 if all went well, 1 with the reason on stderr if not."""
+    parser = argparse.ArgumentParser(prog="python -m include.local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start PostgreSQL, Valkey and the demo API")
+    up.add_argument("--with-airflow", action="store_true", help="and the whole of Airflow")
+    commands.add_parser("down", help="stop what `up` started; data stay")
+    commands.add_parser("status", help="show what runs; 1 if something that was started has ended")
+    env = commands.add_parser("env", help="print export lines in which any `airflow` command works")
+    env.add_argument("--metadata", choices=list(METADATA), default="airflow", help="demo: for `airflow dags test`")
+    arguments = parser.parse_args()
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    root = Path(os.environ.get("SLUICE_LOCAL") or REPOSITORY / ".local")
+    if not root.is_absolute():
+        parser.error(f"SLUICE_LOCAL is {root}, expected an absolute path")
+    stack = Stack(root, durable=True)
+    try:
+        if arguments.command == "up":
+            return _up(stack, with_airflow=arguments.with_airflow)
+        if arguments.command == "down":
+            stack.down()
+            return 0
+        if arguments.command == "status":
+            return _status(stack)
+        return _env(stack, arguments.metadata)
+    except (StackError, PermissionError, psycopg.OperationalError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _up(stack: Stack, *, with_airflow: bool) -> int:
+    stack.up()
+    stack.prepare_metadata()
+    if with_airflow:
+        address = stack.up_airflow()
+        login, password = stack.admin()
+        print(f"Airflow: {address}   login: {login}   password: {password}")
+    return 0
+
+
+def _status(stack: Stack) -> int:
+    services = stack.services()
+    if not services:
+        print("nothing was started")
+    for name, service in services.items():
+        condition = "running" if service.is_running() else "ended"
+        print(f"{name:<22} {condition:<8} port {service.port or '-':<6} pid {service.pid}  {service.log}")
+    return 0 if all(service.is_running() for service in services.values()) else 1
+
+
+def _env(stack: Stack, metadata: str) -> int:
+    print(export_lines(stack.environment(metadata)))
+    if metadata == "airflow" and stack.airflow_is_up():
+        print(
+            "warning: Airflow is up and its scheduler would take the tasks of `airflow dags test` away: "
+            "for that, use the environment of `env --metadata demo`",
+            file=sys.stderr,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
