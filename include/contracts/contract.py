@@ -79,9 +79,9 @@ class Children:
 class Contract:
     """An entity, declared once.
 
-    `key` names the fields of the primary key. `version` names the field that says which of two records is newer; without
-    one content is compared. `history` keeps replaced versions in `app.<name>_history`. `minimum_rows` is the floor of a
-    full snapshot. Raises `ContractError`, naming contract and field, for a declaration that cannot work.
+    `key` names the fields of the primary key. `version` names the field that says which of two records is newer;
+    without one content is compared. `history` keeps replaced versions in `app.<name>_history`. `minimum_rows` is the
+    floor of a full snapshot. Raises `ContractError`, naming contract and field, for a declaration that cannot work.
     """
 
     name: str
@@ -115,12 +115,12 @@ class Contract:
         if self.version is not None:
             version = specs.get(self.version)
             if version is None or version.sql_type != "timestamptz" or version.nullable:
-                raise ContractError(
-                    f"contract {self.name}: version field {self.version!r} must be a time that is never null"
-                )
+                raise ContractError(f"contract {self.name}: version field {self.version!r} must be a time, never null")
         elif self.history:
             raise ContractError(f"contract {self.name}: history needs a version field, to tell versions apart")
         for name, children in self.children.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", children.table):
+                raise ContractError(f"contract {self.name}: children {name!r}: the table's name must be 1 to 30 of a-z, 0-9 and _")
             if name not in self.record.model_fields:
                 raise ContractError(f"contract {self.name}: children {name!r} are not in {self.record.__name__}")
             if not children.key or not set(children.key) <= set(children.columns):

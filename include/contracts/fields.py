@@ -1,7 +1,7 @@
 """Reads a record model's fields: column type, nullability, bounds and choices.
 
-The one place that maps Python types to Postgres types. Tables, staging, CHECK constraints and gate expectations all come
-from these specifications, so that they cannot disagree.
+The one place that maps Python types to Postgres types. Tables, staging, CHECK constraints and gate expectations all
+come from these specifications, so that they cannot disagree.
 """
 
 from __future__ import annotations

@@ -134,16 +134,23 @@ class StagingNames:
 
 def _staging(name: str, metadata: MetaData, items: Iterable[Any]) -> Table:
     place = [Column("page", Integer(), nullable=False), Column("position", Integer(), nullable=False)]
-    options = {"prefixes": ["UNLOGGED"], "postgresql_with": {"autovacuum_enabled": False}}
-    return Table(name, metadata, *place, *items, schema="staging", **options)
+    return Table(
+        name,
+        metadata,
+        *place,
+        *items,
+        schema="staging",
+        prefixes=["UNLOGGED"],
+        postgresql_with={"autovacuum_enabled": False},
+    )
 
 
 def _fields(specs: Iterable[FieldSpec], primary_key: tuple[str, ...] = ()) -> Iterator[Column[Any]]:
     for spec in specs:
-        options = (
-            {"primary_key": True, "autoincrement": False} if spec.name in primary_key else {"nullable": spec.nullable}
-        )
-        yield Column(spec.name, TYPES[spec.sql_type], **options)
+        if spec.name in primary_key:
+            yield Column(spec.name, TYPES[spec.sql_type], primary_key=True, autoincrement=False)
+        else:
+            yield Column(spec.name, TYPES[spec.sql_type], nullable=spec.nullable)
 
 
 def _checks(specs: Iterable[FieldSpec]) -> Iterator[CheckConstraint]:

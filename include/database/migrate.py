@@ -1,7 +1,7 @@
 """Applies the migrations to a database, or writes a new one from the metadata.
 
-A database's set of migrations is a folder under `migrations/`; each keeps its version in a table of its own, so that two
-sets can share one database.
+A database's set of migrations is a folder under `migrations/`; each keeps its version in a table of its own, so that
+two sets can share one database.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def stage_batch(
             found = len(staged.rows) + len(staged.rejected)
             if found != records:
                 raise ValueError(
-                    f"{contract.name}: page {number} of {landing} holds {found} records, {records} were counted when it landed; "
+                    f"{contract.name}: page {number} of {landing} holds {found} records, "
+                    f"{records} were counted when it landed; "
                     f"clear {contract.name}.extract to fetch anew"
                 )
             loader.load(staged)
@@ -119,9 +120,8 @@ def stage_batch(
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
                 rate = counted.records / (reported - started)
-                report(
-                    f"{contract.name}: staged {counted.records:,} of {total:,} ({counted.records / total:.0%}), {rate:,.0f}/s"
-                )
+                share = counted.records / total
+                report(f"{contract.name}: staged {counted.records:,} of {total:,} ({share:.0%}), {rate:,.0f} a second")
     counted.notes = dict(validator.notes)
     return counted
 
@@ -150,7 +150,7 @@ class _Loader:
         self._tables = [names.records, *(names.children(child) for child in contract.children.values()), names.rejected]
 
     def clear(self, first: int, last: int) -> None:
-        """Deletes the rows of these pages, of whoever staged them: a retry may run beside the attempt that it replaces."""
+        """Deletes the rows of these pages, whoever staged them: a retry may run beside the attempt it replaces."""
         key = f"sluice.stage.{self._execution}.{first}"
         self._connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (key,))
         for table in self._tables:
@@ -163,12 +163,21 @@ class _Loader:
         if refused:
             staged.rejected.extend(self._rejections(staged, refused))
             staged.rows = [row for row in staged.rows if row[1] not in refused]
-        rejected = [
-            (r.page, r.position, r.record_key, r.key_readable, r.record_version, r.stage, r.error, Jsonb(r.payload, dumps=_as_is),
-             r.payload.encode(), f"{self._landing}#page={r.page}&position={r.position}")
-            for r in staged.rejected
-        ]  # fmt: skip
-        self._load_rejected(rejected)
+        self._load_rejected([self._rejected_row(rejected) for rejected in staged.rejected])
+
+    def _rejected_row(self, rejected: Rejected) -> Row:
+        return (
+            rejected.page,
+            rejected.position,
+            rejected.record_key,
+            rejected.key_readable,
+            rejected.record_version,
+            rejected.stage,
+            rejected.error,
+            Jsonb(rejected.payload, dumps=_as_is),
+            rejected.payload.encode(),
+            f"{self._landing}#page={rejected.page}&position={rejected.position}",
+        )
 
     def _refused(self, rows: list[Row], children: dict[str, list[Row]]) -> Iterator[tuple[Row, str]]:
         """Copies the records with their children; gives those that Postgres refuses, found by halving."""

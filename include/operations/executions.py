@@ -22,8 +22,17 @@ Mode = Literal["snapshot", "delta"]
 
 
 @dataclass(frozen=True)
+class Run:
+    """An entity in a run of a pipeline. A run id alone is not unique: two DAGs have the same one at the same hour."""
+
+    entity: str
+    pipeline: str
+    run_id: str
+
+
+@dataclass(frozen=True)
 class Execution:
-    """A row of `operations.executions`; times are aware. `fetched_at` and `records_read` are None until all has landed."""
+    """A row of `operations.executions`; times are aware; `fetched_at` and `records_read` None until all has landed."""
 
     execution: UUID
     entity: str
@@ -42,11 +51,9 @@ class Execution:
 
 def begin(
     connection: Connection[Any],
+    run: Run,
     *,
-    entity: str,
     mode: Mode,
-    pipeline: str,
-    run_id: str,
     landing_uri: str,
     since: datetime | None = None,
     allow: Mapping[str, bool] | None = None,
@@ -55,11 +62,11 @@ def begin(
     execution = uuid4()
     columns = {
         "execution": execution,
-        "entity": entity,
+        "entity": run.entity,
         "mode": mode,
-        "pipeline": pipeline,
-        "run_id": run_id,
-        "landing": f"{landing_uri.rstrip('/')}/{entity}/{execution}",
+        "pipeline": run.pipeline,
+        "run_id": run.run_id,
+        "landing": f"{landing_uri.rstrip('/')}/{run.entity}/{execution}",
         "since": since,
         **(allow or {}),
     }
@@ -81,7 +88,7 @@ def get(connection: Connection[Any], execution: UUID) -> Execution:
     return found
 
 
-def resumable(connection: Connection[Any], *, entity: str, pipeline: str, run_id: str) -> Execution | None:
+def resumable(connection: Connection[Any], run: Run) -> Execution | None:
     """The run's last execution of the entity, if its fetch was cut off less than an hour ago and nobody works on it.
 
     Takes a session-level lock on it: while this connection lives, nobody else goes on with it. One whose landing is
@@ -96,7 +103,7 @@ def resumable(connection: Connection[Any], *, entity: str, pipeline: str, run_id
              order by started_at desc
              limit 1
             """,
-            (pipeline, run_id, entity),
+            (run.pipeline, run.run_id, run.entity),
         ).fetchone()
     if last is None or last.records_read is not None:
         return None
@@ -119,15 +126,23 @@ def landed(connection: Connection[Any], execution: UUID, *, fetched_at: datetime
     )
 
 
-def of_run(connection: Connection[Any], *, pipeline: str, run_id: str, entity: str | None = None) -> list[UUID]:
-    """The ids of all executions that a run has begun, of one entity or of all."""
+def superseded(connection: Connection[Any], execution: Execution) -> list[UUID]:
+    """The ids of the run's earlier executions of the entity: what they staged nobody publishes any more."""
     rows = connection.execute(
         """
         select execution
           from operations.executions
-         where pipeline = %s and run_id = %s and (%s::text is null or entity = %s)
+         where pipeline = %s and run_id = %s and entity = %s and started_at < %s
         """,
-        (pipeline, run_id, entity, entity),
+        (execution.pipeline, execution.run_id, execution.entity, execution.started_at),
+    )
+    return [earlier for (earlier,) in rows]
+
+
+def of_run(connection: Connection[Any], *, pipeline: str, run_id: str) -> list[UUID]:
+    """The ids of all executions that a run has begun."""
+    rows = connection.execute(
+        "select execution from operations.executions where pipeline = %s and run_id = %s", (pipeline, run_id)
     )
     return [execution for (execution,) in rows]
 

@@ -1,0 +1,121 @@
+"""What the gate expects of one execution's staging tables, derived from the contract.
+
+Great Expectations takes seconds to import, so it is imported where expectations are made, never with this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from include.contracts.contract import Check, Contract
+from include.contracts.fields import FieldSpec
+from include.database.entities import StagingNames
+from include.operations.executions import Execution
+
+if TYPE_CHECKING:
+    from great_expectations.expectations.expectation import Expectation
+
+BLOCKS_FROM = 200
+"""Records read from which too large a share of rejected ones stops the entity: below, a handful would."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Expectations about the rows of one relation: `schema.table`, or a SELECT in parentheses.
+
+    An expectation's `meta` may give the `name` and the `column` under which its result is reported.
+    """
+
+    relation: str
+    expectations: tuple[Expectation, ...]
+
+
+def declared(contract: Contract, execution: Execution, *, max_quarantined_share: float) -> list[Suite]:
+    """All that must hold before the execution is published, a suite a relation.
+
+    `max_quarantined_share` is the share (0 to 1) of the records read that may be rejected; exactly that share passes.
+    More is critical from 200 records on, unless the execution has `allow_quarantined`; otherwise it is a warning.
+
+    Raises ValueError for a share outside 0 to 1, and for an execution whose pages have not all landed.
+    """
+    gx = _great_expectations()
+    if not 0 <= max_quarantined_share <= 1:
+        raise ValueError(f"the share that may be quarantined must lie within 0 and 1, not {max_quarantined_share}")
+    read = execution.records_read
+    if read is None:
+        raise ValueError(
+            f"{contract.name}: execution {execution.execution} has not landed, how many records it read is unknown: "
+            f"clear {contract.name}.extract to fetch anew"
+        )
+    names = StagingNames(contract, execution.execution)
+    records, rejected = f"staging.{names.records}", f"staging.{names.rejected}"
+
+    expectations = list(_fields(contract.fields, never_null=contract.key))
+    if contract.version is not None:
+        expectations.append(gx.ExpectColumnValuesToNotBeNull(column="updated_at", meta={"column": "updated_at"}))
+    expectations.extend(_check(check, records) for check in contract.checks)
+    if execution.mode == "snapshot":
+        floor = gx.ExpectTableRowCountToBeBetween(min_value=contract.minimum_rows, meta={"name": "row_count_floor"})
+        expectations.append(floor)
+    suites = [Suite(records, tuple(expectations))]
+
+    for children in contract.children.values():
+        rules = tuple(_fields(children.fields, never_null=children.key, table=children.table))
+        suites.append(Suite(f"staging.{names.children(children)}", rules))
+
+    ceiling = gx.ExpectTableRowCountToBeBetween(
+        max_value=int(Decimal(str(max_quarantined_share)) * read),
+        severity="warning" if read < BLOCKS_FROM or execution.allow_quarantined else "critical",
+        meta={"name": "quarantined_share"},
+    )
+    suites.append(Suite(rejected, (ceiling,)))
+
+    complete = gx.ExpectTableRowCountToEqual(value=read, meta={"name": "completeness"})
+    everything = f"(select page from {records} union all select page from {rejected})"  # noqa: S608 - names of our own
+    return [*suites, Suite(everything, (complete,))]
+
+
+def _fields(specs: Iterable[FieldSpec], never_null: tuple[str, ...], table: str = "") -> Iterator[Expectation]:
+    """What the record model says of its columns; null meets a range, a length or a choice, as in a CHECK."""
+    gx = _great_expectations()
+    for spec in specs:
+        meta = {"column": f"{table}.{spec.name}" if table else spec.name}
+        if not spec.nullable or spec.name in never_null:
+            yield gx.ExpectColumnValuesToNotBeNull(column=spec.name, meta=meta)
+        if spec.minimum is not None or spec.maximum is not None:
+            yield gx.ExpectColumnValuesToBeBetween(
+                column=spec.name, min_value=spec.minimum, max_value=spec.maximum, meta=meta
+            )
+        if spec.min_length is not None or spec.max_length is not None:
+            yield gx.ExpectColumnValueLengthsToBeBetween(
+                column=spec.name, min_value=spec.min_length, max_value=spec.max_length, meta=meta
+            )
+        if spec.choices:
+            yield gx.ExpectColumnValuesToBeInSet(column=spec.name, value_set=list(spec.choices), meta=meta)
+
+
+def _check(check: Check, records: str) -> Expectation:
+    """A contract's own check. A row for which the predicate is unknown (null) does not meet it.
+
+    The predicate may call the row `staged`, to tell its columns from those of a subquery.
+    """
+    gx = _great_expectations()
+    predicate = re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", check.predicate)  # else SQLAlchemy takes `:word` for a parameter
+    predicate = predicate.replace("{", "{{").replace("}", "}}")
+    # Great Expectations gives {batch} an alias only in a query without JOIN, and prints a complaint about one without
+    # {batch}: it stands in a comment, and the table's name in its place.
+    query = f"select 1 from {records} as staged /* {{batch}} */ where (\n{predicate}\n) is not true"  # noqa: S608 - the contract's own SQL
+    made: Expectation = gx.UnexpectedRowsExpectation(
+        unexpected_rows_query=query, severity=check.severity, meta={"name": check.name}
+    )
+    return made
+
+
+def _great_expectations() -> Any:
+    """The module of its expectations; of Any, since it does not say in a way that mypy takes what it exports."""
+    return import_module("great_expectations.expectations")

@@ -1,0 +1,27 @@
+"""What every DAG has in common: owner, retries, time limits, templates."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from include.contracts import BY_NAME
+from include.database.entities import StagingNames
+from include.load.publish import SQL
+from sluice.callbacks import note_failure
+
+OWNER = "data-engineering"
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": OWNER,
+    "retries": 3,  # the first after core.default_task_retry_delay, the next ones after twice as long each
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=15),
+    "execution_timeout": timedelta(hours=2),
+    "on_failure_callback": note_failure,
+}
+
+TEMPLATE_SEARCHPATH = [str(SQL)]
+SQL_MACROS = {"contracts": BY_NAME, "StagingNames": StagingNames, "UUID": UUID}
+"""What the .sql files under `include/sql/` are rendered with, beside Airflow's own variables."""

@@ -1,0 +1,59 @@
+"""Gate: Great Expectations on what an execution staged; nothing is published past a critical failure."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from airflow.sdk import BaseOperator, Context, Variable
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.contracts import BY_NAME
+from include.load import staging
+from include.load.publish import queue_dead_letters
+from include.operations import executions
+from include.quality import gate
+from sluice.connections import app_db, app_db_url
+
+
+class GateOperator(BaseOperator):
+    """Checks the staging tables of the execution that `extract` drew.
+
+    A critical failure queues the dead letters, publishes nothing and fails at once, naming the expectations: a retry
+    would check the same rows. A warning is logged and passes. Returns how many expectations were met and warned about.
+    """
+
+    def __init__(self, *, entity: str, extract_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.contract = BY_NAME[entity]
+        self.extract_task_id = extract_task_id
+
+    def execute(self, context: Context) -> dict[str, int]:
+        name = self.contract.name
+        drawn = UUID(context["ti"].xcom_pull(task_ids=self.extract_task_id, key="execution"))
+        with app_db() as connection:
+            execution = executions.get(connection, drawn)
+            if executions.published(connection, drawn) is not None:
+                self.log.info("%s: execution %s is published already, nothing to check", name, drawn)
+                return {"met": 0, "warnings": 0}
+            if not staging.exists(connection, self.contract, drawn):
+                raise AirflowFailException(
+                    f"{name}: what execution {drawn} staged is gone: clear {self.extract_task_id} to fetch anew"
+                )
+        share = float(Variable.get("max_quarantined_share", default="0.05"))
+        result = gate.run(app_db_url(), self.contract, execution, max_quarantined_share=share)
+        for check in result.results:
+            say = self.log.info if check.success else self.log.warning
+            say(
+                "%s %s %s: %s",
+                "met   " if check.success else check.severity,
+                check.name,
+                check.column or "",
+                check.observed,
+            )
+        if result.critical:
+            if not context["params"]["dry_run"]:
+                with app_db() as connection:
+                    queue_dead_letters(connection, self.contract, drawn)
+            raise AirflowFailException(f"{name}: nothing is published, {result.summary()}")
+        return {"met": sum(check.success for check in result.results), "warnings": len(result.warnings)}

@@ -1,0 +1,140 @@
+"""The task groups that the syncs share: open the run, sync each entity, close the run whatever happened."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from airflow.sdk import ObjectStoragePath, Param, TaskGroup, get_current_context, setup, task, teardown
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.contracts import BY_NAME, CONTRACTS
+from include.contracts.contract import Contract
+from include.extract.landing import Batch, Landing
+from include.load import staging
+from include.operations import executions, pipeline_runs
+from include.operations.executions import Mode
+from include.transform.validation import PageValidator
+from sluice.connections import app_db
+from sluice.operators.extract import ExtractOperator
+from sluice.operators.gate import GateOperator
+from sluice.operators.publish import PublishOperator
+
+log = logging.getLogger(__name__)
+
+NAMES = [contract.name for contract in CONTRACTS]
+
+PARAMS: dict[str, Param] = {
+    "entities": Param(
+        NAMES,
+        type="array",
+        items={"type": "string", "enum": NAMES},
+        examples=NAMES,
+        minItems=1,
+        title="Entities",
+        description="Which entities to sync.",
+    ),
+    "dry_run": Param(False, type="boolean", title="Dry run", description="Fetch, stage and check; publish nothing."),
+    "allow_deletes": Param(
+        False,
+        type="boolean",
+        title="Allow deletes",
+        description="Let this run delete more than the share of a table that the Variable max_deleted_share allows.",
+    ),
+    "allow_quarantined": Param(
+        False,
+        type="boolean",
+        title="Allow quarantined",
+        description="Let this run pass although it rejects more than the Variable max_quarantined_share allows.",
+    ),
+    "trust_source": Param(
+        False,
+        type="boolean",
+        title="Trust the source",
+        description="Take the snapshot's word over newer versions: after the source was restored from a backup.",
+    ),
+}
+"""The trigger form of a full sync."""
+
+
+def sync_entities(mode: Mode) -> None:
+    """Inside a DAG: `start`, then for each contract `extract -> stage -> gate -> publish`, then `finish`."""
+    opened = start()
+    closed = finish()
+    for contract in CONTRACTS:
+        opened >> sync_entity(contract, mode) >> closed
+    opened >> closed
+
+
+def sync_entity(contract: Contract, mode: Mode) -> TaskGroup:
+    """The task group of one entity; see the operators for what each task promises."""
+    with TaskGroup(contract.name, tooltip=f"{contract.endpoint.path} into {contract.table}") as group:
+        extract = ExtractOperator(task_id="extract", entity=contract.name, mode=mode, pool=contract.connection)
+        staged = stage.override(task_id="stage").partial(entity=contract.name).expand(batch=extract.output)
+        gate = GateOperator(task_id="gate", entity=contract.name, extract_task_id=extract.task_id)
+        publish = PublishOperator(task_id="publish", entity=contract.name, mode=mode, extract_task_id=extract.task_id)
+        staged >> gate >> publish
+    return group
+
+
+@setup
+def start() -> None:
+    """Opens the run's row in `operations.pipeline_runs`."""
+    ti = get_current_context()["ti"]
+    with app_db() as connection:
+        pipeline_runs.open_run(connection, pipeline=ti.dag_id, run_id=ti.run_id)
+
+
+@teardown
+def finish() -> None:
+    """Drops what the run staged and closes its row, whatever happened before."""
+    ti = get_current_context()["ti"]
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+    failed = sorted(name for name, state in states.items() if state in ("failed", "upstream_failed"))
+    with app_db() as connection:
+        for execution in executions.of_run(connection, pipeline=ti.dag_id, run_id=ti.run_id):
+            staging.drop(connection, execution)
+        pipeline_runs.close_run(
+            connection,
+            pipeline=ti.dag_id,
+            run_id=ti.run_id,
+            status="failed" if failed else "success",
+            error=f"failed: {', '.join(failed)}" if failed else None,
+        )
+
+
+@task(map_index_template="{{ task.op_kwargs['batch']['number'] }}")
+def stage(entity: str, batch: dict[str, Any]) -> dict[str, int]:
+    """Validates one landing batch and loads it into staging, in one transaction; safe to repeat.
+
+    Returns the counts `records`, `valid` and `rejected`.
+    """
+    contract = BY_NAME[entity]
+    fields = dict(batch)
+    drawn = UUID(fields.pop("execution"))
+    with app_db() as connection:
+        execution = executions.get(connection, drawn)
+        if executions.published(connection, drawn) is not None:
+            log.info("%s: execution %s is published already, nothing to stage", entity, drawn)
+            return {"records": 0, "valid": 0, "rejected": 0}
+        if execution.fetched_at is None or not staging.exists(connection, contract, drawn):
+            raise AirflowFailException(
+                f"{entity}: the staging tables of execution {drawn} are gone: clear {entity}.extract to fetch anew"
+            )
+        landing = Landing(ObjectStoragePath(execution.landing))
+        state = landing.load_state()
+        landed = {page.number: page.records for page in state.pages} if state else {}
+        counted = staging.stage_batch(
+            connection,
+            PageValidator(contract, execution.fetched_at),
+            drawn,
+            [(number, landed[number]) for number in Batch.from_dict(fields).pages],
+            landing.read_page,
+            execution.landing,
+            log.info,
+        )
+    log.info("%s: %s records, %s valid, %s rejected", entity, counted.records, counted.valid, counted.rejected)
+    for note, count in counted.notes.items():
+        log.warning("%s: %s records: %s", entity, f"{count:,}", note)
+    return {"records": counted.records, "valid": counted.valid, "rejected": counted.rejected}

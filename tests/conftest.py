@@ -1,0 +1,47 @@
+"""Fixtures that several packages of tests share: a real PostgreSQL server, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from include.database import migrate
+from include.local.postgres import PostgresServer
+
+TEMPLATE = "migrated"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server, of SLUICE_POSTGRES_BIN if that is set, with a migrated template database."""
+    server = PostgresServer(tmp_path_factory.mktemp("server") / "postgres", fsync=False)
+    server.start()
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
+    migrate.upgrade(server.dsn(TEMPLATE))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def app_database(server: PostgresServer) -> Iterator[str]:
+    """The libpq URI of a freshly migrated database."""
+    name = sql.Identifier(f"test_{next(_numbers)}")
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(TEMPLATE)))
+    yield server.dsn(name._obj[0])
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(name))
+
+
+@pytest.fixture
+def app_db(app_database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a freshly migrated database."""
+    with psycopg.connect(app_database) as connection:
+        yield connection
