@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-15 stack up down status env env-file lint format bench docs lock
+.PHONY: help demo test test-postgres-15 stack up down status psql env env-file lint format bench docs lock
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -45,6 +45,9 @@ down: $(READY) ## Stops what `stack`, `up` or `demo` started; data stay in .loca
 
 status: $(READY) ## What runs, where
 	@$(LOCAL) status
+
+psql: $(READY) ## A SQL prompt on the data
+	@$(LOCAL) psql
 
 env: $(READY) ## export lines: eval "$$(make -s env)", and any `airflow ...` command works against the local stack
 	@$(LOCAL) env

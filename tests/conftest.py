@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -18,24 +20,28 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def server() -> Iterator[PostgresServer]:
     """A PostgreSQL server, of SLUICE_POSTGRES_BIN if that is set, with a migrated template database."""
-    server = PostgresServer(tmp_path_factory.mktemp("server") / "postgres", fsync=False)
-    server.start()
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
-    migrate.upgrade(server.dsn(TEMPLATE))
-    yield server
-    server.stop()
+    with TemporaryDirectory(prefix="sluice-") as folder:  # not pytest's: its parent is closed to the server's user
+        server = PostgresServer(Path(folder) / "postgres", fsync=False)
+        server.start()
+        try:
+            with psycopg.connect(server.dsn(), autocommit=True) as connection:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
+            migrate.upgrade(server.dsn(TEMPLATE))
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture
 def app_database(server: PostgresServer) -> Iterator[str]:
     """The libpq URI of a freshly migrated database."""
-    name = sql.Identifier(f"test_{next(_numbers)}")
+    plain = f"test_{next(_numbers)}"
+    name = sql.Identifier(plain)
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(TEMPLATE)))
-    yield server.dsn(name._obj[0])
+    yield server.dsn(plain)
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("drop database {} with (force)").format(name))
 

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
+from include.database import migrate
+from include.local.postgres import binaries
 from include.local.processes import StackError
 from include.local.settings import export_lines
 from include.local.stack import METADATA, REPOSITORY, Stack
@@ -23,6 +26,7 @@ def main() -> int:
     commands.add_parser("status", help="show what runs; 1 if something that was started has ended")
     env = commands.add_parser("env", help="print export lines in which any `airflow` command works")
     env.add_argument("--metadata", choices=list(METADATA), default="airflow", help="demo: for `airflow dags test`")
+    commands.add_parser("psql", help="a SQL prompt on the data; arguments go to psql").add_argument("rest", nargs="*")
     arguments = parser.parse_args()
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
@@ -38,6 +42,8 @@ def main() -> int:
             return 0
         if arguments.command == "status":
             return _status(stack)
+        if arguments.command == "psql":
+            return _psql(stack, arguments.rest)
         return _env(stack, arguments.metadata)
     except (StackError, PermissionError, psycopg.OperationalError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -46,12 +52,23 @@ def main() -> int:
 
 def _up(stack: Stack, *, with_airflow: bool) -> int:
     stack.up()
+    migrate.upgrade(stack.dsn())
     stack.prepare_metadata()
     if with_airflow:
         address = stack.up_airflow()
         login, password = stack.admin()
         print(f"Airflow: {address}   login: {login}   password: {password}")
     return 0
+
+
+def _psql(stack: Stack, arguments: list[str]) -> int:
+    """Becomes psql; the password goes by its environment, not by its arguments, which other users can see."""
+    info = conninfo_to_dict(stack.dsn())
+    environ = {f"PG{name}": str(info[key]) for name, key in (
+        ("HOST", "host"), ("PORT", "port"), ("USER", "user"), ("PASSWORD", "password"), ("DATABASE", "dbname")
+    )}  # fmt: skip
+    psql = binaries() / "psql"
+    os.execve(psql, [str(psql), *arguments], {**os.environ, **environ})  # noqa: S606 - no shell is wanted
 
 
 def _status(stack: Stack) -> int:

@@ -5,6 +5,7 @@ Great Expectations takes seconds to import, so it is imported where expectations
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from include.operations.executions import Execution
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
+
+logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it logs some 200 lines while it is imported
 
 BLOCKS_FROM = 200
 """Records read from which too large a share of rejected ones stops the entity: below, a handful would."""

@@ -5,7 +5,6 @@ Counts leave it, never values: a sample of failing rows would print e-mail addre
 
 from __future__ import annotations
 
-import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -85,7 +84,6 @@ def run(url: str | URL, contract: Contract, execution: Execution, *, max_quarant
 
     Raises GateError where not all expectations could be evaluated.
     """
-    _quieten()
     try:
         suites = declared(contract, execution, max_quarantined_share=max_quarantined_share)
     except ValueError as error:  # pydantic's ValidationError of an expectation is one too
@@ -102,7 +100,6 @@ def evaluate(url: str | URL, suites: Iterable[Suite]) -> GateResult:
     suites = list(suites)
     if not suites:
         raise GateError("no expectations are declared: a gate that checks nothing lets everything pass")
-    _quieten()
     with _source(url) as source:
         return GateResult(tuple(result for suite in suites for result in _evaluate(source, suite)))
 
@@ -199,11 +196,6 @@ def _cause(message: str) -> str:
     if raised and issubclass(getattr(errors, raised[1]), errors.DataError):
         return f"Postgres cannot compute it: {raised[1]}"
     return first
-
-
-def _quieten() -> None:
-    """Before its import: it logs some 200 lines at INFO while it is imported."""
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -313,7 +313,7 @@ def _is_storable(character: str) -> bool:
 
 def _cased(word: str, *, first: bool, inside: bool) -> str:
     """A word of one case, as it is written at its place in a name."""
-    small = word.lower()
+    small = word.lower().replace("ŉ", "ʼn")  # one character in small, two as a capital; Unicode deprecates the one
     if inside and small in _PARTICLES:
         return small
     if inside and small in _AS_WRITTEN:

@@ -133,7 +133,11 @@ class Model:
                 self.rows[key] = Row(thing.version, thing.label, thing.parts, now)
             elif verdict == "stale":
                 late[key, thing.version] = thing
-            elif not snapshot and now > self.rows[key].fetched_at and (fetch.since is None or thing.version >= fetch.since):
+            elif (
+                not snapshot
+                and now > self.rows[key].fetched_at
+                and (fetch.since is None or thing.version >= fetch.since)
+            ):
                 self.rows[key].fetched_at = now
         for (key, version), thing in late.items():
             if version == self.rows[key].version:
@@ -271,7 +275,9 @@ def shown(connection: psycopg.Connection[Any]) -> Model:
 def test_any_executions_in_any_order_give_what_the_rules_say(
     things_db: psycopg.Connection[Any], executed: list[Fetch]
 ) -> None:
-    things_db.execute("truncate app.things, app.thing_parts, app.things_history, operations.dead_letters, operations.sync_log")
+    things_db.execute(
+        "truncate app.things, app.thing_parts, app.things_history, operations.dead_letters, operations.sync_log"
+    )
     things_db.commit()
     model = Model()
     for fetch in executed:

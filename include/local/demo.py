@@ -1,0 +1,123 @@
+"""`make demo`: the stack, the migrations, every pipeline through `airflow dags test`, and a table of what each did."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any, cast
+
+import psycopg
+from psycopg.rows import dict_row
+
+from include.database import migrate
+from include.local.processes import StackError, log_tail
+from include.local.stack import REPOSITORY, Stack
+
+PIPELINES = ("daily_sync",)
+COUNTS = ("records_read", "inserted", "updated", "unchanged", "stale", "duplicate", "quarantined", "deleted")
+STEP = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+) map_index=(?P<index>-?\d+)")
+PROGRESS = re.compile(r"\[(?P<level>info|warning|error) *\] (?P<text>[a-z_]+: .*?) +\[sluice\.|^.*ExtractOperator\]")
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Runs the demo; 0 if every pipeline succeeded."""
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    started = time.monotonic()
+    stack = Stack(Path(os.environ.get("SLUICE_LOCAL") or REPOSITORY / ".local"), durable=True)
+    try:
+        stack.up()
+        migrate.upgrade(stack.dsn())
+        stack.prepare_metadata()
+        failed = [pipeline for pipeline in PIPELINES if not run(stack, pipeline)]
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    with psycopg.connect(stack.dsn()) as connection:
+        print(f"\n{report(connection)}\n")
+    print(WHERE_TO_LOOK.format(root=stack.root, seconds=time.monotonic() - started))
+    for pipeline in failed:
+        print(f"{pipeline} failed: see {stack.root}/logs/demo_{pipeline}.log", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run(stack: Stack, pipeline: str) -> bool:
+    """Runs a DAG by `airflow dags test` on the metadata database of the demo; prints its steps and its progress."""
+    log = stack.root / "logs" / f"demo_{pipeline}.log"
+    environ = {**os.environ, **stack.environment("demo")}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    logger.info("%s: airflow dags test (the whole log is in %s)", pipeline, log)
+    started = time.monotonic()
+    command = [str(Path(sys.executable).parent / "airflow"), "dags", "test", pipeline]
+    process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    with log.open("w") as file, cast("IO[str]", process.stdout) as output:
+        for line in output:
+            file.write(line)
+            if step := STEP.search(line):
+                mapped = "" if step["index"] == "-1" else f" [{step['index']}]"
+                logger.info("  %5.1f s  %s%s", time.monotonic() - started, step["task"], mapped)
+            elif said := PROGRESS.search(line):
+                logger.info("             %s", said["text"])
+    succeeded = process.wait() == 0
+    logger.info("%s: %s after %.1f s", pipeline, "success" if succeeded else "FAILED", time.monotonic() - started)
+    if not succeeded:
+        logger.info("%s", log_tail(log))
+    return succeeded
+
+
+def report(connection: psycopg.Connection[Any]) -> str:
+    """What the newest execution of each entity did, and why records are in the dead letters, as two tables."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        synced = cursor.execute(
+            "select distinct on (entity) * from operations.sync_log order by entity, id desc"
+        ).fetchall()
+        letters = cursor.execute(
+            """
+            select entity, count(*) as letters, regexp_replace(split_part(error, ';', 1), '[0-9]+', 'N') as reason
+              from operations.dead_letters
+             where status = 'pending'
+             group by entity, reason
+             order by entity, letters desc, reason
+            """
+        ).fetchall()
+    rows = [[row["entity"], *(f"{row[name]:,}" for name in COUNTS)] for row in synced]
+    reasons = [[row["entity"], f"{row['letters']:,}", row["reason"]] for row in letters]
+    return "\n\n".join(
+        [
+            table(["published", *COUNTS], rows),
+            table(["dead letters", "records", "reason"], reasons, left={0, 2}),
+        ]
+    )
+
+
+def table(header: list[str], rows: list[list[str]], left: set[int] | None = None) -> str:
+    """Columns aligned to their widest cell: to the left those in `left` (the first unless said), the others right."""
+    left = {0} if left is None else left
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        aligned = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+WHERE_TO_LOOK = """\
+Done in {seconds:.0f} s. The stack is still running (make down stops it). Where to look:
+  make psql         the data: app.customers, app.orders, operations.sync_log, operations.dead_letters ...
+  make up           the whole of Airflow, with its UI: the graph, the logs, the trigger form
+  {root}/landing    what the API sent, page by page, as received
+  eval "$(make -s env)"   then any `airflow ...` command works against this stack"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,427 @@
+"""The gate on real staging tables: what is broken in them, and nothing else, is what it reports."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from include.contracts import CUSTOMERS, ORDERS, PRODUCTS
+from include.contracts.contract import Check, Contract
+from include.database.entities import StagingNames
+from include.load import staging
+from include.operations import executions
+from include.operations.executions import Execution, Run
+from include.quality import gate
+from include.quality.expectations import Suite, declared
+from include.quality.gate import CheckResult, GateError, GateResult
+
+NOT_NULL = "expect_column_values_to_not_be_null"
+BETWEEN = "expect_column_values_to_be_between"
+LENGTH = "expect_column_value_lengths_to_be_between"
+CHOICE = "expect_column_values_to_be_in_set"
+
+ROWS = {
+    # every bound is met exactly by some row, and so are nulls where they may stand
+    "customers": """
+        insert into {} (page, position, id, name, email, age, tags, segment, signup_date, updated_at)
+        select 1, i, gen_random_uuid(), repeat('n', 1 + mod(i, 2) * 99), repeat('e', 241 + mod(i, 2)) || '@example.org',
+               (array[0, 150, null])[1 + mod(i, 3)], '{{}}', (array['smb', 'consumer', null])[1 + mod(i, 3)],
+               now(), now()
+          from generate_series(1, %s) i""",
+    "orders": """
+        insert into {} (page, position, id, customer_id, status, total, created_at, updated_at)
+        select 1, i, repeat('o', 1 + mod(i, 2) * 199), null, 'paid', 10, now(), now()
+          from generate_series(1, %s) i""",
+    "products": """
+        insert into {} (page, position, id, name, price, updated_at)
+        select 1, i, 'p' || i, 'Spade', 0, now()
+          from generate_series(1, %s) i""",
+}
+REJECTED = """
+    insert into {} (page, position, record_key, key_readable, stage, error, payload_raw, landing_ref)
+    select 2, i, 'k' || i, true, 'validate', 'age: -1', '\\x00', 'here'
+      from generate_series(1, %s) i"""
+ITEMS = """
+    insert into {} (page, position, line_number, product_id, quantity, price, discount)
+    select page, position, 1, case when position > 1 then 'p' end, 1, 0, 0
+      from {}"""
+
+
+@pytest.fixture
+def connection(app_database: str) -> Iterator[Connection[Any]]:
+    with psycopg.connect(app_database, autocommit=True) as opened:
+        yield opened
+
+
+def stage(
+    connection: Connection[Any],
+    contract: Contract,
+    *,
+    valid: int = 3,
+    rejected: int = 0,
+    read: int | None = None,
+    mode: Literal["snapshot", "delta"] = "snapshot",
+    allow_quarantined: bool = False,
+) -> Execution:
+    """An execution that has staged so many rows, all of them good; `read` is the sum unless it is said."""
+    drawn = executions.begin(
+        connection,
+        Run(contract.name, "daily_sync", "manual"),
+        mode=mode,
+        landing_uri="file:///landing",
+        allow={"allow_quarantined": allow_quarantined},
+    )
+    staging.create(connection, contract, drawn.execution)
+    names = StagingNames(contract, drawn.execution)
+    records = f"staging.{names.records}"
+    connection.execute(ROWS[contract.name].format(records), (valid,))
+    connection.execute(REJECTED.format(f"staging.{names.rejected}"), (rejected,))
+    for children in contract.children.values():
+        connection.execute(ITEMS.format(f"staging.{names.children(children)}", records))
+    landed_at = datetime(2024, 5, 1, tzinfo=UTC)
+    count = valid + rejected if read is None else read
+    executions.landed(connection, drawn.execution, fetched_at=landed_at, records_read=count)
+    return executions.get(connection, drawn.execution)
+
+
+def records_of(contract: Contract, execution: Execution) -> str:
+    return f"staging.{StagingNames(contract, execution.execution).records}"
+
+
+def loosen(connection: Connection[Any], table: str) -> None:
+    """Drops the table's CHECK and NOT NULL constraints: the gate must see what they would have refused."""
+    checks = connection.execute(
+        "select conname from pg_constraint where conrelid = %s::regclass and contype = 'c'", (table,)
+    ).fetchall()
+    columns = connection.execute(
+        "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 and attnotnull", (table,)
+    ).fetchall()
+    assert columns
+    for (name,) in checks:
+        connection.execute(f'alter table {table} drop constraint "{name}"')
+    for (name,) in columns:
+        connection.execute(f"alter table {table} alter column {name} drop not null")
+
+
+def run(url: str, contract: Contract, execution: Execution, share: float = 0.05) -> GateResult:
+    return gate.run(url, contract, execution, max_quarantined_share=share)
+
+
+def test_every_rule_of_the_record_model_is_evaluated(app_database: str, connection: Connection[Any]) -> None:
+    result = run(app_database, CUSTOMERS, stage(connection, CUSTOMERS))
+
+    of_rows = "0 of 3 rows"
+    assert [(r.name, r.column, r.observed) for r in result.results] == [
+        (NOT_NULL, "id", of_rows),
+        (NOT_NULL, "name", of_rows),
+        (LENGTH, "name", of_rows),
+        (NOT_NULL, "email", of_rows),
+        (LENGTH, "email", of_rows),
+        (BETWEEN, "age", of_rows),
+        (NOT_NULL, "tags", of_rows),
+        (CHOICE, "segment", of_rows),
+        (NOT_NULL, "signup_date", of_rows),
+        (NOT_NULL, "updated_at", of_rows),
+        ("row_count_floor", None, "3 rows, expected at least 1"),
+        ("quarantined_share", None, "0 rows, expected at most 0"),
+        ("completeness", None, "3 rows, expected 3"),
+    ]
+    assert all(r.success and r.unexpected == 0 for r in result.results)
+    assert result.summary() == "all 13 expectations are met"
+
+
+def test_rules_of_children_are_evaluated_on_their_own_table(app_database: str, connection: Connection[Any]) -> None:
+    result = run(app_database, ORDERS, stage(connection, ORDERS))
+
+    assert [(r.name, r.column) for r in result.results if (r.column or "").startswith("order_items.")] == [
+        (NOT_NULL, "order_items.line_number"),
+        (BETWEEN, "order_items.line_number"),
+        (LENGTH, "order_items.product_id"),
+        (NOT_NULL, "order_items.quantity"),
+        (BETWEEN, "order_items.quantity"),
+        (NOT_NULL, "order_items.price"),
+        (BETWEEN, "order_items.price"),
+        (NOT_NULL, "order_items.discount"),
+        (BETWEEN, "order_items.discount"),
+    ]
+    assert (result.critical, result.warnings) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("contract", "column", "value", "name"),
+    [
+        (CUSTOMERS, "id", "null", NOT_NULL),
+        (CUSTOMERS, "name", "null", NOT_NULL),
+        (CUSTOMERS, "name", "''", LENGTH),
+        (CUSTOMERS, "name", "repeat('ä', 101)", LENGTH),
+        (CUSTOMERS, "email", "repeat('e', 255)", LENGTH),
+        (CUSTOMERS, "age", "-1", BETWEEN),
+        (CUSTOMERS, "age", "151", BETWEEN),
+        (CUSTOMERS, "tags", "null", NOT_NULL),
+        (CUSTOMERS, "segment", "'SMB'", CHOICE),
+        (CUSTOMERS, "updated_at", "null", NOT_NULL),
+        (PRODUCTS, "price", "-0.0001", BETWEEN),
+        (ORDERS, "status", "'lost'", CHOICE),
+        (ORDERS, "total", "null", NOT_NULL),
+        (ORDERS, "order_items.line_number", "null", NOT_NULL),
+        (ORDERS, "order_items.quantity", "0", BETWEEN),
+        (ORDERS, "order_items.product_id", "''", LENGTH),
+    ],
+)
+def test_one_broken_value_fails_exactly_its_expectation(
+    app_database: str, connection: Connection[Any], contract: Contract, column: str, value: str, name: str
+) -> None:
+    execution = stage(connection, contract)
+    table = records_of(contract, execution)
+    if "." in column:
+        table = f"staging.{StagingNames(contract, execution.execution).children(contract.children['items'])}"
+    loosen(connection, table)
+    connection.execute(f"update {table} set {column.split('.')[-1]} = {value} where position = 2")
+
+    result = run(app_database, contract, execution)
+
+    broken = CheckResult(name, column, "critical", success=False, unexpected=1, observed="1 of 3 rows")
+    assert [r for r in result.results if not r.success] == [broken]
+    assert (result.critical, result.warnings) == ((broken,), ())
+    assert result.summary() == (
+        f"1 of {len(result.results)} expectations failed; critical: {name} of {column}: 1 of 3 rows"
+    )
+
+
+def test_a_column_without_any_value_is_blocked(app_database: str, connection: Connection[Any]) -> None:
+    execution = stage(connection, CUSTOMERS)
+    table = records_of(CUSTOMERS, execution)
+    loosen(connection, table)
+    connection.execute(f"update {table} set email = null")
+
+    result = run(app_database, CUSTOMERS, execution)
+
+    assert result.critical == (CheckResult(NOT_NULL, "email", "critical", False, 3, "3 of 3 rows"),)
+
+
+@pytest.mark.parametrize("severity", ["critical", "warning"])
+def test_a_contracts_check_fails_with_its_own_severity(
+    app_database: str, connection: Connection[Any], severity: Literal["critical", "warning"]
+) -> None:
+    contract = replace(CUSTOMERS, checks=(Check("adult", "age >= 18", severity=severity),))
+    execution = stage(connection, contract)
+
+    result = run(app_database, contract, execution)
+
+    # ages are 150, null and 0: a null is not known to be 18
+    failed = (CheckResult("adult", None, severity, success=False, unexpected=2, observed="2 rows"),)
+    assert (result.critical, result.warnings) == ((failed, ()) if severity == "critical" else ((), failed))
+    assert result.summary() == f"1 of 14 expectations failed; {severity}: adult: 2 rows"
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "email like '%@%'",
+        "name ~ '^n{1,100}$'",
+        "name <> ' :word' and updated_at::date <= current_date",
+        "tags = '{}'::text[] -- a comment at its end",
+        "not exists (select from app.orders o join app.order_items on order_id = o.id where o.customer_id = staged.id)",
+    ],
+)
+def test_a_predicate_is_sql_as_it_stands(app_database: str, connection: Connection[Any], predicate: str) -> None:
+    contract = replace(CUSTOMERS, checks=(Check("met", predicate), Check("not met", f"not (\n{predicate}\n)")))
+    execution = stage(connection, contract)
+
+    result = run(app_database, contract, execution)
+
+    assert result.critical == (CheckResult("not met", None, "critical", False, 3, "3 rows"),)
+
+
+def test_an_empty_snapshot_is_blocked(app_database: str, connection: Connection[Any]) -> None:
+    result = run(app_database, CUSTOMERS, stage(connection, CUSTOMERS, valid=0))
+
+    floor = CheckResult("row_count_floor", None, "critical", False, 1, "0 rows, expected at least 1")
+    assert [r for r in result.results if not r.success] == [floor]
+
+
+def test_the_floor_is_the_contracts(app_database: str, connection: Connection[Any]) -> None:
+    execution = stage(connection, PRODUCTS, valid=3)
+
+    assert run(app_database, replace(PRODUCTS, minimum_rows=3), execution).critical == ()
+    assert run(app_database, replace(PRODUCTS, minimum_rows=5), execution).critical == (
+        CheckResult("row_count_floor", None, "critical", False, 2, "3 rows, expected at least 5"),
+    )
+
+
+def test_an_empty_delta_passes(app_database: str, connection: Connection[Any]) -> None:
+    result = run(app_database, CUSTOMERS, stage(connection, CUSTOMERS, valid=0, mode="delta"))
+
+    assert "row_count_floor" not in {r.name for r in result.results}
+    assert result.summary() == "all 12 expectations are met"
+
+
+@pytest.mark.parametrize(
+    ("read", "rejected", "share", "allow", "failed"),
+    [
+        (200, 10, 0.05, False, None),  # exactly the share
+        (200, 11, 0.05, False, "critical"),
+        (200, 11, 0.05, True, "warning"),
+        (199, 10, 0.05, False, "warning"),
+        (199, 9, 0.05, False, None),
+        (300, 87, 0.29, False, None),  # as floats 0.29 * 300 is less than 87
+        (200, 1, 0, False, "critical"),
+        (200, 199, 1, False, None),
+    ],
+)
+def test_the_share_quarantined_has_a_ceiling(
+    app_database: str,
+    connection: Connection[Any],
+    read: int,
+    rejected: int,
+    share: float,
+    allow: bool,
+    failed: str | None,
+) -> None:
+    execution = stage(connection, PRODUCTS, valid=read - rejected, rejected=rejected, allow_quarantined=allow)
+
+    result = run(app_database, PRODUCTS, execution, share)
+
+    names = {
+        "critical": [r.name for r in result.critical],
+        "warning": [r.name for r in result.warnings],
+    }
+    expected: dict[str, list[str]] = {"critical": [], "warning": []}
+    if failed:
+        expected[failed] = ["quarantined_share"]
+    assert names == expected
+
+
+@pytest.mark.parametrize(("read", "off"), [(6, 1), (4, 1), (12, 7)])
+def test_every_record_read_must_be_staged_or_rejected(
+    app_database: str, connection: Connection[Any], read: int, off: int
+) -> None:
+    execution = stage(connection, PRODUCTS, valid=4, rejected=1, read=read, allow_quarantined=True)
+
+    result = run(app_database, PRODUCTS, execution, share=1)
+
+    lost = CheckResult("completeness", None, "critical", False, off, f"5 rows, expected {read}")
+    assert [r for r in result.results if not r.success] == [lost]
+
+
+def test_a_missing_table_is_an_error(app_database: str, connection: Connection[Any]) -> None:
+    execution = stage(connection, ORDERS)
+    items = StagingNames(ORDERS, execution.execution).children(ORDERS.children["items"])
+    connection.execute(f"drop table staging.{items}")
+
+    with pytest.raises(GateError, match=f'relation "staging.{items}" does not exist'):
+        run(app_database, ORDERS, execution)
+
+
+def test_a_renamed_column_is_an_error(app_database: str, connection: Connection[Any]) -> None:
+    execution = stage(connection, CUSTOMERS)
+    connection.execute(f"alter table {records_of(CUSTOMERS, execution)} rename column segment to sector")
+
+    with pytest.raises(GateError, match=f'{CHOICE} of segment: .*"segment" in BatchData does not exist'):
+        run(app_database, CUSTOMERS, execution)
+
+
+@pytest.mark.parametrize(
+    ("predicate", "cause"),
+    [
+        ("emial is not null", r'misspelt: \(psycopg.errors.UndefinedColumn\) column "emial" does not exist$'),
+        ("email is is", r"misspelt: \(psycopg.errors.SyntaxError\) syntax error"),
+        ("email::int > 3", r"misspelt: Postgres cannot compute it: InvalidTextRepresentation$"),
+    ],
+)
+def test_a_query_that_fails_is_an_error_that_shows_no_value(
+    app_database: str, connection: Connection[Any], predicate: str, cause: str
+) -> None:
+    contract = replace(CUSTOMERS, checks=(Check("misspelt", predicate, severity="warning"),))
+
+    with pytest.raises(GateError, match=cause) as raised:
+        run(app_database, contract, stage(connection, contract))
+    assert "example.org" not in str(raised.value)
+
+
+def test_fewer_evaluated_than_declared_is_an_error(app_database: str, connection: Connection[Any]) -> None:
+    contract = replace(CUSTOMERS, checks=(Check("one", "age > -1"), Check("the same", "age > -1")))
+
+    with pytest.raises(GateError, match="13 expectations are declared, 12 were evaluated"):
+        run(app_database, contract, stage(connection, contract))
+
+
+def test_nothing_to_evaluate_is_an_error(app_database: str, connection: Connection[Any]) -> None:
+    execution = stage(connection, PRODUCTS)
+
+    with pytest.raises(GateError, match="no expectations are declared"):
+        gate.evaluate(app_database, [])
+    with pytest.raises(GateError, match="no expectations are declared for it"):
+        gate.evaluate(app_database, [Suite(records_of(PRODUCTS, execution), ())])
+
+
+def test_what_cannot_be_declared_is_an_error(app_database: str, connection: Connection[Any]) -> None:
+    execution = stage(connection, PRODUCTS)
+
+    with pytest.raises(GateError, match="must lie within 0 and 1, not 5"):
+        run(app_database, PRODUCTS, execution, share=5)
+    with pytest.raises(GateError, match="has not landed"):
+        run(app_database, PRODUCTS, replace(execution, records_read=None))
+    with pytest.raises(GateError, match="severity"):
+        run(app_database, replace(PRODUCTS, checks=(Check("odd", "true", severity="fatal"),)), execution)
+
+
+def test_suites_can_be_evaluated_again(app_database: str, connection: Connection[Any]) -> None:
+    suites = declared(ORDERS, stage(connection, ORDERS), max_quarantined_share=0.05)
+
+    assert gate.evaluate(app_database, suites) == gate.evaluate(app_database, suites)
+
+
+def test_no_value_and_no_progress_bar_is_printed(
+    app_database: str,
+    connection: Connection[Any],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    contract = replace(CUSTOMERS, checks=(Check("no address", "email not like '%@%'"),))
+    execution = stage(connection, contract)
+    loosen(connection, records_of(contract, execution))
+    connection.execute(f"update {records_of(contract, execution)} set email = repeat('e', 300) || '@example.org'")
+
+    with caplog.at_level(logging.INFO):
+        result = run(app_database, contract, execution)
+
+    assert [(r.name, r.observed) for r in result.critical] == [(LENGTH, "3 of 3 rows"), ("no address", "3 rows")]
+    assert "example.org" not in repr(result)
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(GateError, match="Connection refused") as raised:
+        gate.evaluate("postgresql://loader:pa%24%24word@127.0.0.1:1/nowhere", [Suite("staging.none", ())])
+
+    chain: BaseException | None = raised.value
+    while chain is not None:
+        assert "word" not in str(chain)
+        chain = chain.__cause__ or chain.__context__
+
+
+def test_no_connection_is_left_open(app_database: str, connection: Connection[Any]) -> None:
+    execution = stage(connection, PRODUCTS)
+    others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    before = connection.execute(others).fetchone()
+
+    run(app_database, PRODUCTS, execution)
+
+    assert connection.execute(others).fetchone() == before
+
+
+def test_importing_the_gate_does_not_import_great_expectations() -> None:
+    program = "import sys, include.quality.gate; sys.exit('great_expectations' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
