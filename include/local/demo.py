@@ -21,7 +21,8 @@ from include.local.stack import REPOSITORY, Stack
 PIPELINES = ("daily_sync",)
 COUNTS = ("records_read", "inserted", "updated", "unchanged", "stale", "duplicate", "quarantined", "deleted")
 STEP = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+) map_index=(?P<index>-?\d+)")
-PROGRESS = re.compile(r"\[(?P<level>info|warning|error) *\] (?P<text>[a-z_]+: .*?) +\[sluice\.|^.*ExtractOperator\]")
+PROGRESS = re.compile(r"\[(?:info|warning|error) *\] (?P<text>[a-z_]+: .*?) *\[(?:airflow\.task\.operators\.)?sluice\.")
+REASONS = 5
 
 logger = logging.getLogger(__name__)
 
@@ -82,19 +83,28 @@ def report(connection: psycopg.Connection[Any]) -> str:
         ).fetchall()
         letters = cursor.execute(
             """
-            select entity, count(*) as letters, regexp_replace(split_part(error, ';', 1), '[0-9]+', 'N') as reason
+            with counted as (
+              select
+                entity,
+                split_part(regexp_replace(split_part(error, ';', 1), '[0-9]+', 'N'), ', got ', 1) as reason,
+                count(*) as letters
               from operations.dead_letters
-             where status = 'pending'
-             group by entity, reason
-             order by entity, letters desc, reason
-            """
+              where status = 'pending'
+              group by entity, reason
+            )
+            select *
+              from (select *, row_number() over (partition by entity order by letters desc, reason) as place from counted) r
+             where place <= %s
+             order by entity, place
+            """,
+            (REASONS,),
         ).fetchall()
     rows = [[row["entity"], *(f"{row[name]:,}" for name in COUNTS)] for row in synced]
-    reasons = [[row["entity"], f"{row['letters']:,}", row["reason"]] for row in letters]
+    reasons = [[row["entity"], f"{row['letters']:,}", row["reason"][:80]] for row in letters]
     return "\n\n".join(
         [
             table(["published", *COUNTS], rows),
-            table(["dead letters", "records", "reason"], reasons, left={0, 2}),
+            table(["dead letters", "records", f"the {REASONS} most frequent reasons"], reasons, left={0, 2}),
         ]
     )
 

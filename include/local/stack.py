@@ -208,7 +208,9 @@ class Stack:
         return valkey.answers(state.ports["valkey"], self._secret(state, "valkey"))
 
     def _launch_demo_api(self, state: State, port: int) -> Service:
-        command = [sys.executable, "-m", "include.local.demo_api", "--port", str(port), *_demo_sizes()]
+        # The clock of the wall: one that began anew with each start would be behind the snapshots in the database.
+        options = ["--port", str(port), "--clock", "wall", *_demo_sizes()]
+        command = [sys.executable, "-m", "include.local.demo_api", *options]
         environ = {
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),

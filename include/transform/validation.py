@@ -141,7 +141,7 @@ def describe(error: ValueError) -> str:
     """What is wrong with a record, by the source's field names."""
     if not isinstance(error, ValidationError):
         return str(error)
-    found = error.errors(include_url=False, include_input=False, include_context=False)
+    found = error.errors(include_url=False, include_input=False)
     said = [f"{_path(item['loc'])}: {_message(item)}" for item in found[:ERRORS_SHOWN]]
     more = len(found) - ERRORS_SHOWN
     return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
@@ -154,6 +154,10 @@ def _path(location: Iterable[int | str]) -> str:
 def _message(item: Any) -> str:
     if item["type"] == "string_pattern_mismatch" and "x00" in item["msg"]:
         return "holds a character that Postgres text cannot hold or that a key must not (NUL, blank, control character)"
+    if item["type"] in ("too_short", "too_long") and item["ctx"]["field_type"] != "List":
+        bound = item["ctx"].get("min_length", item["ctx"].get("max_length"))
+        word = "least" if item["type"] == "too_short" else "most"
+        return f"should have at {word} {bound} characters, has {item['ctx']['actual_length']}"
     message: str = item["msg"]
     return message.removeprefix("Value error, ")
 

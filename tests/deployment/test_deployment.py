@@ -106,6 +106,13 @@ def test_the_example_names_what_compose_reads_and_nothing_else():
     assert set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE)) == set(EXAMPLE)
 
 
+def test_no_secret_has_a_default():
+    uses = re.findall(r"\$\{(\w+)([^${}]*)\}", COMPOSE)
+    assert {(name, form) for name, form in uses if name in env_file.SECRETS} == {
+        (name, ":?run make env-file") for name in env_file.SECRETS
+    }
+
+
 # ---- docker-compose.yaml
 
 
@@ -216,7 +223,15 @@ def test_only_the_ui_is_published_and_to_this_machine_only(config):
 def test_every_lasting_service_is_checked_restarted_and_kept_and_init_comes_first(config):
     services = config["services"]
     lasting = services.keys() - {"airflow-init"}
-    assert {name for name in lasting if "healthcheck" in services[name]} == lasting
+    assert {name: " ".join(services[name].get("healthcheck", {}).get("test", ())) for name in lasting} == {
+        "postgres": "CMD pg_isready --host=127.0.0.1 --username=postgres",
+        "valkey": "CMD-SHELL valkey-cli ping | grep -q PONG",
+        "airflow-apiserver": "CMD curl --fail --silent http://localhost:8080/api/v2/monitor/health",
+        "airflow-scheduler": "CMD curl --fail --silent http://localhost:8974/health",
+        "airflow-dag-processor": "CMD airflow jobs check --job-type DagProcessorJob --local",
+        "airflow-triggerer": "CMD airflow jobs check --job-type TriggererJob --local",
+        "demo-api": "CMD curl --fail --silent http://localhost:8000/health",
+    }
     assert {services[name]["restart"] for name in lasting} == {"unless-stopped"}
     assert services["airflow-init"]["restart"] == "no"
     after_init = {"airflow-init": {"condition": "service_completed_successfully", "required": True}}

@@ -110,7 +110,7 @@ def test_server_errors_are_tried_again_with_growing_waits(
     assert [int(seconds) for seconds in slept] == [1, 2, 4]
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings[0].startswith(
-        f"customers: {server.url}{PATH} answered 500 Internal Server Error, saying '***'; try 2 of 6 in 1."
+        f"customers: {server.url}{PATH} answered 500 Internal Server Error, saying '***'; try 2 of 6 in "
     )
     assert len(warnings) == 3
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID
 
@@ -95,7 +95,7 @@ def test_an_empty_array_is_a_page_without_records(
         (ENDPOINT, SINCE, f"{FIRST}&modified_since=2025-03-04T12:00:00Z"),
         (
             ENDPOINT,
-            datetime(2025, 3, 4, 12, 0, 0, 5, tzinfo=UTC).astimezone(),
+            datetime(2025, 3, 4, 12, 0, 0, 5, tzinfo=UTC).astimezone(timezone(timedelta(hours=5))),
             f"{FIRST}&modified_since=2025-03-04T12:00:00.000005Z",
         ),
         (Endpoint("customers?active=1", page_size_param="n"), None, "/customers?active=1&n=5000"),

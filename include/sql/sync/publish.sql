@@ -27,13 +27,13 @@
 {%- macro key_text(alias) -%}
   {%- if key | length == 1 %}{{ alias }}.{{ key[0] }}::text{% else %}jsonb_build_array({{ list(key, alias) }})::text{% endif -%}
 {%- endmacro -%}
-{#- a letter's key is that of a row; cast to the column's type, so that the primary key serves the look-up -#}
-{%- macro letter_is(alias, letter='l') -%}
+{#- the parts of a letter's key in their columns' types; null where the letter has no such key -#}
+{%- macro letter_key(letter) -%}
   {%- for spec in contract.fields if spec.name in key -%}
     {%- set part = letter ~ '.record_key' if key | length == 1 else '(' ~ letter ~ '.record_key::jsonb ->> ' ~ key.index(spec.name) ~ ')' -%}
     {%- set form = {'uuid': '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', 'bigint': '^-?[0-9]{1,18}$', 'text': '^'}[spec.sql_type] -%}
-    {{ alias }}.{{ spec.name }} = case when {{ letter }}.record_key not like 'sha256:%' and {{ part }} ~ '{{ form }}' then {{ part }}::{{ spec.sql_type }} end
-    {{- ' and ' if not loop.last }}
+    case when {{ letter }}.record_key not like 'sha256:%' and {{ part }} ~ '{{ form }}' then {{ part }}::{{ spec.sql_type }} end as {{ spec.name }}
+    {{- ', ' if not loop.last }}
   {%- endfor -%}
 {%- endmacro -%}
 {#- a record of that version and fetch takes the letter's place -#}
@@ -339,29 +339,37 @@ update {{ contract.table }} t
 
 {% include 'sync/queue_dead_letters.sql' %}
 
-create temporary table superseded on commit drop as
-select l.id
+create temporary table letters on commit drop as
+select l.id as letter, l.record_key, l.record_version, l.fetched_at, {{ letter_key('l') }}
   from operations.dead_letters l
+ where l.entity = '{{ contract.name }}' and l.status = 'pending';
+analyze letters;
+
+create temporary table superseded on commit drop as
+select l.letter
+  from letters l
+  join {{ contract.table }} t on {{ same_key('t', 'l') }}
+ where {{ outdates('t.updated_at', 't.fetched_at') }}
+union
+select l.letter
+  from letters l
+  join staging.{{ staging.records }} s on {{ same_key('s', 'l') }}
  cross join this_execution e
- where l.entity = '{{ contract.name }}'
-   and l.status = 'pending'
-   and (
-     exists (select from {{ contract.table }} t where {{ letter_is('t') }} and {{ outdates('t.updated_at', 't.fetched_at') }})
-     or exists (
-       select from staging.{{ staging.records }} s
-        where {{ letter_is('s') }} and ({{ outdates('s.updated_at', 'e.fetched_at') }} or e.trust_source and e.fetched_at > l.fetched_at)
-     )
+ where {{ outdates('s.updated_at', 'e.fetched_at') }}
+    or e.trust_source and e.fetched_at > l.fetched_at
 {%- if snapshot and stable %}
-     or l.fetched_at < e.fetched_at
-        and not exists (select from staging.{{ staging.records }} s where {{ letter_is('s') }})
-        and not exists (select from staging.{{ staging.rejected }} r where r.record_key = l.record_key)
-{%- endif %}
-   );
+union
+select l.letter
+  from letters l
+  join this_execution e on l.fetched_at < e.fetched_at
+ where not exists (select from staging.{{ staging.records }} s where {{ same_key('s', 'l') }})
+   and not exists (select from staging.{{ staging.rejected }} r where r.record_key = l.record_key)
+{%- endif %};
 
 update operations.dead_letters l
    set status = 'superseded', resolved_at = now()
   from superseded
- where l.id = superseded.id;
+ where l.id = superseded.letter;
 
 create temporary table published on commit drop as
 select
