@@ -120,7 +120,9 @@ class Contract:
             raise ContractError(f"contract {self.name}: history needs a version field, to tell versions apart")
         for name, children in self.children.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", children.table):
-                raise ContractError(f"contract {self.name}: children {name!r}: the table's name must be 1 to 30 of a-z, 0-9 and _")
+                raise ContractError(
+                    f"contract {self.name}: children {name!r}: the table's name must be 1 to 30 of a-z, 0-9 and _"
+                )
             if name not in self.record.model_fields:
                 raise ContractError(f"contract {self.name}: children {name!r} are not in {self.record.__name__}")
             if not children.key or not set(children.key) <= set(children.columns):

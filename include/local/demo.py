@@ -93,7 +93,9 @@ def report(connection: psycopg.Connection[Any]) -> str:
               group by entity, reason
             )
             select *
-              from (select *, row_number() over (partition by entity order by letters desc, reason) as place from counted) r
+              from (
+                select *, row_number() over (partition by entity order by letters desc, reason) as place from counted
+              ) as ranked
              where place <= %s
              order by entity, place
             """,

@@ -52,7 +52,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class GateResult:
-    """All results, in the order of declaration."""
+    """All results, a suite after the other."""
 
     results: tuple[CheckResult, ...]
 
@@ -110,8 +110,7 @@ def _evaluate(source: SQLDatasource, suite: Suite) -> list[CheckResult]:
     if not suite.expectations:
         raise GateError(f"{suite.relation}: no expectations are declared for it")
     expected = ExpectationSuite(name=suite.relation)
-    for number, expectation in enumerate(suite.expectations):
-        expectation.meta = {**(expectation.meta or {}), "number": number}
+    for expectation in suite.expectations:
         expected.add_expectation(expectation)
     try:
         found = _batch(source, suite.relation).validate(expected, result_format=RESULT_FORMAT).results
@@ -126,7 +125,7 @@ def _evaluate(source: SQLDatasource, suite: Suite) -> list[CheckResult]:
             f"{suite.relation}: {len(suite.expectations)} expectations are declared, {len(found)} were evaluated; "
             "two that say the same count as one"
         )
-    return [_check_result(result) for result in sorted(found, key=lambda result: _meta(result)["number"])]
+    return [_check_result(result) for result in found]
 
 
 def _batch(source: SQLDatasource, relation: str) -> Batch:

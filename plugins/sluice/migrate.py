@@ -11,7 +11,7 @@ from sluice.connections import app_db_url
 def main() -> None:
     started = time.monotonic()
     migrate.upgrade(app_db_url())
-    print(f"app_db: migrated in {time.monotonic() - started:.1f} s")  # noqa: T201 - a command's output
+    print(f"app_db: migrated in {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":

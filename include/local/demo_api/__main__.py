@@ -7,12 +7,13 @@ import os
 import sys
 
 from include.local.demo_api.app import MAX_LIMIT, Settings
-from include.local.demo_api.server import build_server, listen
+from include.local.demo_api.server import LOOPBACK, build_server, listen
 
 
 def main() -> None:
     """Serves until SIGINT or SIGTERM. The first line on standard output is the base URL, once the port listens."""
     parser = argparse.ArgumentParser(prog="python -m include.local.demo_api", description=__doc__)
+    parser.add_argument("--host", default=LOOPBACK, help="the address to listen on; in a container 0.0.0.0")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one")
     parser.add_argument("--token", help="better: DEMO_API_TOKEN, which no list of processes shows")
     for entity in ("customers", "products", "orders"):
@@ -27,7 +28,7 @@ def main() -> None:
         help="runs on from the demo's epoch (real), stands still there (frozen), or is the machine's (wall)",
     )
     arguments = vars(parser.parse_args())
-    port = arguments.pop("port")
+    host, port = arguments.pop("host"), arguments.pop("port")
     arguments["token"] = arguments["token"] or os.environ.get("DEMO_API_TOKEN")
     if not arguments["token"]:
         parser.error("a token is needed: set DEMO_API_TOKEN")
@@ -39,8 +40,8 @@ def main() -> None:
         parser.error(f"--page-size must be from 1 to {MAX_LIMIT}")
 
     server = build_server(Settings(**arguments))
-    with listen(port) as listening:
-        sys.stdout.write(f"http://127.0.0.1:{listening.getsockname()[1]}\n")
+    with listen(port, host) as listening:
+        sys.stdout.write(f"http://{host}:{listening.getsockname()[1]}\n")
         sys.stdout.flush()
         server.run(sockets=[listening])
 

@@ -12,6 +12,8 @@ import uvicorn
 from include.local.demo_api.app import Settings, create_app
 from include.local.demo_api.faults import ReachableTransport
 
+LOOPBACK = "127.0.0.1"
+
 
 def build_server(settings: Settings) -> uvicorn.Server:
     """A server that is not started yet. `run(sockets=[...])` serves until `should_exit` is set or a signal comes."""
@@ -29,9 +31,12 @@ def build_server(settings: Settings) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on this machine only; port 0 takes a free one. Raises OSError if the port is taken."""
-    listening = socket.create_server(("127.0.0.1", port), backlog=2048)
+def listen(port: int, host: str = LOOPBACK) -> socket.socket:
+    """A listening socket, on this machine only unless `host` says more; port 0 takes a free one.
+
+    Raises OSError if the port is taken.
+    """
+    listening = socket.create_server((host, port), backlog=2048)
     listening.set_inheritable(False)
     return listening
 
@@ -44,7 +49,7 @@ def serving(settings: Settings, port: int = 0) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="demo-api", daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=10)

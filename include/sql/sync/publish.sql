@@ -164,6 +164,12 @@ select
 from compared;
 analyze verdicts;
 
+do $$
+begin
+  raise notice '{{ contract.name }}: writing, % records compared', (select count(*) from verdicts);
+end
+$$;
+
 {% if snapshot -%}
 -- Rows that the snapshot no longer has. Quarantined keys are present; a key that cannot be read may be any row's.
 create temporary table unreadable_new on commit drop as

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.contracts import BY_NAME
 from include.load import staging
-from include.load.publish import ACCOUNTING, ALREADY_PUBLISHED, OVERTAKEN, TOO_MANY_DELETES
+from include.load.publish import ACCOUNTING, ALREADY_PUBLISHED, OVERTAKEN, TOO_MANY_DELETES, queue_dead_letters
 from include.operations import executions
 from sluice.assets import ENTITIES
 from sluice.connections import UTC_SESSION, app_db
@@ -80,6 +80,8 @@ class PublishOperator(SQLExecuteQueryOperator):
             elif error.sqlstate == OVERTAKEN:
                 raise AirflowSkipException(message) from error
             elif error.sqlstate in (TOO_MANY_DELETES, ACCOUNTING):
+                with app_db() as connection:
+                    queue_dead_letters(connection, self.contract, execution)
                 raise AirflowFailException(message) from error
             else:
                 raise
