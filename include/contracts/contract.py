@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.types import TypeEngine
 
@@ -45,12 +45,13 @@ class Index:
 class Check:
     """A condition that every row of the staging table must meet, as a SQL predicate over its columns.
 
-    `severity` is "critical" (the entity stops) or "warning" (a message, and the rows pass).
+    A row for which the predicate is null does not meet it: say `x is null or ...` where null will do. A subquery tells
+    the row's columns from its own as `staged.x`. Of severity "critical" the entity stops; a "warning" passes.
     """
 
     name: str
     predicate: str
-    severity: str = "critical"
+    severity: Literal["critical", "warning"] = "critical"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,9 @@ class Contract:
                 raise ContractError(f"contract {self.name}: version field {self.version!r} must be a time, never null")
         elif self.history:
             raise ContractError(f"contract {self.name}: history needs a version field, to tell versions apart")
+        for check in self.checks:
+            if check.severity not in ("critical", "warning"):
+                raise ContractError(f"contract {self.name}: check {check.name!r}: severity is critical or warning")
         for name, children in self.children.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", children.table):
                 raise ContractError(
@@ -129,6 +133,12 @@ class Contract:
                 raise ContractError(
                     f"contract {self.name}: children {name!r}: key {children.key} is not in their fields"
                 )
+            for spec in children.fields:
+                if spec.name in children.key and (spec.sql_type not in KEY_TYPES or spec.nullable):
+                    raise ContractError(
+                        f"contract {self.name}: children {name!r}: key field {spec.name!r} must be a UUID, text or "
+                        "integer, not null"
+                    )
             if len(children.parent) != len(self.key):
                 raise ContractError(
                     f"contract {self.name}: children {name!r}: parent columns must match key {self.key}"

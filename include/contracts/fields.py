@@ -88,7 +88,10 @@ def _spec(record: type[BaseModel], name: str, info: FieldInfo) -> FieldSpec:
         plain = list[_unwrap(get_args(plain)[0], [])[0]]  # type: ignore[misc]  # the item's type without its constraints
     if plain not in SQL_TYPES:
         raise TypeError(f"{record.__name__}.{name}: no column type fits {plain}; use one of {list(SQL_TYPES)}")
-    bounds = _bounds(metadata) if plain is not list[str] else {}
+    try:
+        bounds = _bounds(metadata) if plain != list[str] else {}
+    except TypeError as error:
+        raise TypeError(f"{record.__name__}.{name}: {error}") from None
     if plain is int:
         lowest, highest = INTEGER_RANGE
         bounds = {key: value for key, value in bounds.items() if value not in (lowest, highest)}
@@ -106,21 +109,35 @@ def _unwrap(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def _bounds(metadata: list[Any]) -> dict[str, int]:
-    """Inclusive bounds; of a bound that is said twice, the one said last by the outer layer is not weaker."""
+    """Inclusive bounds; of one that several layers give, the narrowest, since a value must meet them all."""
     bounds: dict[str, int] = {}
     for item in metadata:
-        match item:
-            case annotated_types.Ge(ge=value):
-                bounds["minimum"] = int(value)  # type: ignore[call-overload]  # bounds of columns are whole numbers
-            case annotated_types.Le(le=value):
-                bounds["maximum"] = int(value)  # type: ignore[call-overload]
-            case annotated_types.MinLen(min_length=value):
-                bounds["min_length"] = value
-            case annotated_types.MaxLen(max_length=value):
-                bounds["max_length"] = value
-            case StringConstraints(min_length=least, max_length=most):
-                bounds |= {"min_length": least} if least is not None else {}
-                bounds |= {"max_length": most} if most is not None else {}
-            case annotated_types.Gt() | annotated_types.Lt():
-                raise TypeError("use ge= and le= for bounds: a column's CHECK and its expectation are inclusive")
+        if isinstance(item, annotated_types.GroupedMetadata):  # StringConstraints, Len, Interval
+            found = _bounds(list(item))
+        else:
+            found = _bound(item)
+        for name, value in found.items():
+            narrower = max if name.startswith("min") else min
+            bounds[name] = narrower(value, bounds.get(name, value))
     return bounds
+
+
+def _bound(item: Any) -> dict[str, int]:
+    match item:
+        case annotated_types.Ge(ge=value):
+            return {"minimum": _whole(value)}
+        case annotated_types.Le(le=value):
+            return {"maximum": _whole(value)}
+        case annotated_types.MinLen(min_length=value):
+            return {"min_length": value}
+        case annotated_types.MaxLen(max_length=value):
+            return {"max_length": value}
+        case annotated_types.Gt() | annotated_types.Lt():
+            raise TypeError("use ge= and le= for bounds: a column's CHECK and its expectation are inclusive")
+    return {}
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int | Decimal | float) or value != int(value):
+        raise TypeError(f"a bound of a column must be a whole number, not {value!r}")
+    return int(value)

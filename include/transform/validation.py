@@ -138,7 +138,11 @@ class PageValidator:
 
 
 def describe(error: ValueError) -> str:
-    """What is wrong with a record, by the source's field names."""
+    """What is wrong with a record, by the source's field names, as text that Postgres can hold."""
+    return _said(error).replace("\x00", "\\x00")  # pydantic quotes the character that a UUID cannot have
+
+
+def _said(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     found = error.errors(include_url=False, include_input=False)

@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument("--dirty", type=float, default=Settings.dirty, help="share of dirty records, 0 to 0.5")
     parser.add_argument("--page-size", type=int, default=Settings.page_size, help="records a page without limit=")
     parser.add_argument(
+        "--largest-page", type=int, default=Settings.largest_page, help="records a page, whatever limit= asks for"
+    )
+    parser.add_argument(
         "--clock",
         choices=("real", "frozen", "wall"),
         default=Settings.clock,
@@ -36,8 +39,9 @@ def main() -> None:
         parser.error("--customers, --products and --orders cannot be negative")
     if not 0 <= arguments["dirty"] <= 0.5:
         parser.error("--dirty must be from 0 to 0.5")
-    if not 1 <= arguments["page_size"] <= MAX_LIMIT:
-        parser.error(f"--page-size must be from 1 to {MAX_LIMIT}")
+    for option in ("page_size", "largest_page"):
+        if not 1 <= arguments[option] <= MAX_LIMIT:
+            parser.error(f"--{option.replace('_', '-')} must be from 1 to {MAX_LIMIT}")
 
     server = build_server(Settings(**arguments))
     with listen(port, host) as listening:

@@ -43,6 +43,7 @@ EntityName = Literal["customers", "products", "orders"]
 class Settings:
     """What a demo API is: the token it asks for, how many records, which ones, how many of them dirty.
 
+    A page holds `page_size` records, or what `limit=` asks for, never more than `largest_page`.
     `clock`: "real" starts at the demo's epoch and runs on in real time, "frozen" stands still there, "wall" is the
     machine's own; all three move by `POST /_control/advance` too.
     """
@@ -54,6 +55,7 @@ class Settings:
     seed: int = 7
     dirty: float = 0.02
     page_size: int = 1_000
+    largest_page: int = MAX_LIMIT
     clock: ClockMode = "real"
 
 
@@ -166,7 +168,7 @@ class DemoApi:
         collection = self.collections.get(entity)
         if collection is None:
             raise HTTPException(404, f"there is no {request.url.path}")
-        limit = _limit(request.query_params.get("limit"), self.settings.page_size)
+        limit = min(_limit(request.query_params.get("limit"), self.settings.page_size), self.settings.largest_page)
         since_ms = _since(request.query_params.get("modified_since"))
         after, number = _decoded(request.query_params.get("after"))
         fault = self.faults.take(entity, number)
