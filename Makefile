@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-15 stack up down status psql env env-file lint format bench docs lock
+.PHONY: help demo test test-postgres-15 stack up down status psql env env-file lint format bench docs revision lock
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -72,6 +72,9 @@ bench: $(READY) ## Speed, as ratios to a floor measured in the same run (some mi
 
 docs: $(READY) ## docs/DAGS.md from the DAGs themselves
 	@$(BIN)/python -m sluice.dag_docs
+
+revision: $(READY) ## The migration that a changed contract needs: make revision MESSAGE="..."
+	@$(LOCAL) revision "$(MESSAGE)"
 
 lock: $(READY) ## Compiles requirements*.in to their locks, for Python 3.11 to 3.13
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 requirements.in -o requirements.txt

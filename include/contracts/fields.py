@@ -17,7 +17,6 @@ from uuid import UUID
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic.types import StringConstraints
 
 SQL_TYPES: dict[Any, str] = {
     UUID: "uuid",
@@ -112,11 +111,8 @@ def _bounds(metadata: list[Any]) -> dict[str, int]:
     """Inclusive bounds; of one that several layers give, the narrowest, since a value must meet them all."""
     bounds: dict[str, int] = {}
     for item in metadata:
-        if isinstance(item, annotated_types.GroupedMetadata):  # StringConstraints, Len, Interval
-            found = _bounds(list(item))
-        else:
-            found = _bound(item)
-        for name, value in found.items():
+        is_group = isinstance(item, annotated_types.GroupedMetadata)  # StringConstraints, Len, Interval
+        for name, value in (_bounds(list(item)) if is_group else _bound(item)).items():
             narrower = max if name.startswith("min") else min
             bounds[name] = narrower(value, bounds.get(name, value))
     return bounds

@@ -26,6 +26,8 @@ def main() -> int:
     commands.add_parser("status", help="show what runs; 1 if something that was started has ended")
     env = commands.add_parser("env", help="print export lines in which any `airflow` command works")
     env.add_argument("--metadata", choices=list(METADATA), default="airflow", help="demo: for `airflow dags test`")
+    revision = commands.add_parser("revision", help="write the migration that a changed contract needs")
+    revision.add_argument("message", help="what changed, in a few words")
     commands.add_parser("psql", help="a SQL prompt on the data; arguments go to psql").add_argument("rest", nargs="*")
     arguments = parser.parse_args()
 
@@ -42,6 +44,8 @@ def main() -> int:
             return 0
         if arguments.command == "status":
             return _status(stack)
+        if arguments.command == "revision":
+            return _revision(stack, arguments.message)
         if arguments.command == "psql":
             return _psql(stack, arguments.rest)
         return _env(stack, arguments.metadata)
@@ -58,6 +62,17 @@ def _up(stack: Stack, *, with_airflow: bool) -> int:
         address = stack.up_airflow()
         login, password = stack.admin()
         print(f"Airflow: {address}   login: {login}   password: {password}")
+    return 0
+
+
+def _revision(stack: Stack, message: str) -> int:
+    if not message.strip():
+        print('error: say what changed: make revision MESSAGE="customers get a loyalty tier"', file=sys.stderr)
+        return 1
+    stack.up(("postgres",))
+    migrate.upgrade(stack.dsn())
+    path = migrate.write_revision(stack.dsn(), message)
+    print(f"{path}: read it, then make format, and make stack applies it")
     return 0
 
 
