@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -92,8 +93,10 @@ def entity_tables(contract: Contract, metadata: MetaData) -> list[Table]:
     return tables
 
 
-def staging_tables(contract: Contract, execution: UUID) -> list[Table]:
+def staging_tables(contract: Contract, execution: UUID, fetched_at: datetime, *, replay: bool = False) -> list[Table]:
     """The unlogged tables of one execution: valid records, their children, and the rejected beside them.
+
+    A record's `fetched_at` is the execution's; in a replay it is its letter's, and one more table says which that is.
 
     `page` and `position` say where a record lay in the landed snapshot; they order records and tie children to parents.
     They carry the target's types, NOT NULL and CHECK constraints, so that what Postgres refuses shows here, but not its
@@ -101,8 +104,13 @@ def staging_tables(contract: Contract, execution: UUID) -> list[Table]:
     """
     metadata = MetaData()
     names = StagingNames(contract, execution)
-    version = Column("updated_at", TIME, nullable=contract.version is None)
-    tables = [_staging(names.records, metadata, [*_fields(contract.fields), version, *_checks(contract.fields)])]
+    own = [
+        *_fields(contract.fields),
+        Column("updated_at", TIME, nullable=contract.version is None),
+        Column("fetched_at", TIME, nullable=False, server_default=fetched_at.isoformat()),
+        *_checks(contract.fields),
+    ]
+    tables = [_staging(names.records, metadata, own)]
     for children in contract.children.values():
         tables.append(
             _staging(names.children(children), metadata, [*_fields(children.fields), *_checks(children.fields)])
@@ -117,7 +125,11 @@ def staging_tables(contract: Contract, execution: UUID) -> list[Table]:
         Column("payload_raw", LargeBinary(), nullable=False),
         Column("landing_ref", Text(), nullable=False),
     ]
-    return [*tables, _staging(names.rejected, metadata, rejected)]
+    tables.append(_staging(names.rejected, metadata, rejected))
+    if replay:
+        letters = [Column("letter", BigInteger(), nullable=False), Column("fetched_at", TIME, nullable=False)]
+        tables.append(_staging(names.letters, metadata, letters))
+    return tables
 
 
 class StagingNames:
@@ -127,6 +139,7 @@ class StagingNames:
         self._execution = execution.hex
         self.records = f"{contract.name}_{self._execution}"
         self.rejected = f"{contract.name}_rejected_{self._execution}"
+        self.letters = f"{contract.name}_letters_{self._execution}"
 
     def children(self, children: Children) -> str:
         return f"{children.table}_{self._execution}"

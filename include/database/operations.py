@@ -47,10 +47,18 @@ def operations_tables(metadata: MetaData) -> None:
         ),
         Column("fetched_at", TIME, comment="the source's clock when the fetch began; null until it is known"),
         Column("records_read", BigInteger(), comment="counted from the landed bytes; null until all have landed"),
+        Column(
+            "settled",
+            Boolean(),
+            nullable=False,
+            server_default=text("true"),
+            comment="false where the source's pages shifted, so that the watermark must stay",
+        ),
         Column("allow_deletes", Boolean(), nullable=False, server_default=text("false")),
         Column("allow_quarantined", Boolean(), nullable=False, server_default=text("false")),
         Column("trust_source", Boolean(), nullable=False, server_default=text("false")),
-        CheckConstraint("mode in ('snapshot', 'delta')", name="mode"),
+        Column("reset_watermark", Boolean(), nullable=False, server_default=text("false")),
+        CheckConstraint("mode in ('snapshot', 'delta', 'replay')", name="mode"),
         schema="operations",
     )
     Index(
@@ -129,6 +137,7 @@ def operations_tables(metadata: MetaData) -> None:
         Column("fetched_at", TIME, nullable=False),
         Column("queued_at", TIME, nullable=False, server_default=func.now()),
         Column("resolved_at", TIME),
+        Column("resolution", Text(), comment="why somebody discarded it"),
         CheckConstraint("status in ('pending', 'replayed', 'superseded', 'discarded')", name="status"),
         schema="operations",
     )

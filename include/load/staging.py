@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -53,9 +54,11 @@ class StagedBatch:
     notes: dict[str, int] = field(default_factory=dict)
 
 
-def create(connection: Connection[Any], contract: Contract, execution: UUID) -> None:
+def create(
+    connection: Connection[Any], contract: Contract, execution: UUID, fetched_at: datetime, *, replay: bool = False
+) -> None:
     """Creates the execution's staging tables; what is there already under these names stays."""
-    for table in staging_tables(contract, execution):
+    for table in staging_tables(contract, execution, fetched_at, replay=replay):
         ddl = str(CreateTable(table, if_not_exists=True).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
         connection.execute(ddl.replace("%%", "%").encode())
 

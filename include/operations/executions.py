@@ -18,7 +18,7 @@ from psycopg.rows import class_row, dict_row
 RESUMABLE_FOR = timedelta(hours=1)
 """How old a fetch that was cut off may be for a retry to go on with it: later pages must not be of another day."""
 
-Mode = Literal["snapshot", "delta"]
+Mode = Literal["snapshot", "delta", "replay"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,11 @@ class Execution:
     started_at: datetime
     fetched_at: datetime | None
     records_read: int | None
+    settled: bool
     allow_deletes: bool
     allow_quarantined: bool
     trust_source: bool
+    reset_watermark: bool
 
 
 def begin(
@@ -56,9 +58,9 @@ def begin(
     mode: Mode,
     landing_uri: str,
     since: datetime | None = None,
-    allow: Mapping[str, bool] | None = None,
+    options: Mapping[str, bool] | None = None,
 ) -> Execution:
-    """Draws a new execution. `allow` may set `allow_deletes`, `allow_quarantined` and `trust_source`."""
+    """Draws a new execution. `options`: `allow_deletes`, `allow_quarantined`, `trust_source`, `reset_watermark`."""
     execution = uuid4()
     columns = {
         "execution": execution,
@@ -68,7 +70,7 @@ def begin(
         "run_id": run.run_id,
         "landing": f"{landing_uri.rstrip('/')}/{run.entity}/{execution}",
         "since": since,
-        **(allow or {}),
+        **(options or {}),
     }
     statement = sql.SQL("insert into operations.executions ({}) values ({})").format(
         sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(map(sql.Placeholder, columns))
@@ -118,11 +120,16 @@ def hold(connection: Connection[Any], execution: UUID) -> bool:
     return bool(row and row[0])
 
 
-def landed(connection: Connection[Any], execution: UUID, *, fetched_at: datetime, records_read: int) -> None:
-    """Records that all pages have landed. `fetched_at` is the source's clock when the fetch began."""
+def landed(
+    connection: Connection[Any], execution: UUID, *, fetched_at: datetime, records_read: int, settled: bool = True
+) -> None:
+    """Records that all pages have landed.
+
+    `fetched_at` is the source's clock when the fetch began; `settled` says that it brought all that it asked for.
+    """
     connection.execute(
-        "update operations.executions set fetched_at = %s, records_read = %s where execution = %s",
-        (fetched_at, records_read, execution),
+        "update operations.executions set fetched_at = %s, records_read = %s, settled = %s where execution = %s",
+        (fetched_at, records_read, settled, execution),
     )
 
 

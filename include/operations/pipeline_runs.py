@@ -32,7 +32,10 @@ def close_run(
     status: Literal["success", "failed"],
     error: str | None = None,
 ) -> None:
-    """Notes how the run ended, with the records that its executions published. Safe to repeat."""
+    """Notes how the run ended, with the records that its executions published. Safe to repeat.
+
+    `error` is for a run in which no task noted its own.
+    """
     connection.execute(
         """
         insert into operations.pipeline_runs as r (pipeline, run_id, ended_at, status, error_message, records_processed)
@@ -43,7 +46,7 @@ def close_run(
         on conflict (pipeline, run_id) do update set
           ended_at = excluded.ended_at,
           status = excluded.status,
-          error_message = coalesce(excluded.error_message, r.error_message),
+          error_message = case when excluded.status = 'failed' then coalesce(r.error_message, excluded.error_message) end,
           records_processed = excluded.records_processed
         """,
         {"pipeline": pipeline, "run_id": run_id, "status": status, "error": error},

@@ -60,8 +60,8 @@ PARAMS: dict[str, Param] = {
 
 def sync_entities(mode: Mode) -> None:
     """Inside a DAG: `start`, then for each contract `extract -> stage -> gate -> publish`, then `finish`."""
-    opened = start()
-    closed = finish()
+    opened = setup(start)()
+    closed = teardown(finish)()  # decorated here: one that was called for another DAG refuses a second call
     for contract in CONTRACTS:
         opened >> sync_entity(contract, mode) >> closed
     opened >> closed
@@ -78,7 +78,6 @@ def sync_entity(contract: Contract, mode: Mode) -> TaskGroup:
     return group
 
 
-@setup
 def start() -> None:
     """Opens the run's row in `operations.pipeline_runs`."""
     ti = get_current_context()["ti"]
@@ -86,7 +85,6 @@ def start() -> None:
         pipeline_runs.open_run(connection, pipeline=ti.dag_id, run_id=ti.run_id)
 
 
-@teardown
 def finish() -> None:
     """Drops what the run staged and closes its row, whatever happened before."""
     ti = get_current_context()["ti"]

@@ -35,16 +35,16 @@ def staged(
     mode: executions.Mode = "snapshot",
     since: datetime | None = None,
     read: int | None = None,
-    **allow: bool,
+    **options: bool,
 ) -> UUID:
     """Lands and stages the pages (JSON values, or bytes as they are); commits, and gives the execution."""
     bodies = [page if isinstance(page, bytes) else json.dumps(page).encode() for page in pages]
     counts = [len(json.loads(body)) for body in bodies]
     run = executions.Run(contract.name, "test", f"run-{next(_runs)}")
-    drawn = executions.begin(connection, run, mode=mode, landing_uri="memory://landing", since=since, allow=allow)
+    drawn = executions.begin(connection, run, mode=mode, landing_uri="memory://landing", since=since, options=options)
     total = sum(counts) if read is None else read
     executions.landed(connection, drawn.execution, fetched_at=fetched_at, records_read=total)
-    staging.create(connection, contract, drawn.execution)
+    staging.create(connection, contract, drawn.execution, fetched_at)
     staging.stage_batch(
         connection,
         PageValidator(contract, fetched_at),

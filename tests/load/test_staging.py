@@ -77,7 +77,7 @@ def test_records_that_postgres_refuses_are_found_among_their_neighbours(app_db: 
     records = [order(number, 1, 2) for number in range(100)]
     run = executions.Run("orders", "test", "refused")
     drawn = executions.begin(app_db, run, mode="snapshot", landing_uri="memory://landing")
-    staging.create(app_db, ORDERS, drawn.execution)
+    staging.create(app_db, ORDERS, drawn.execution, at(0))
     names = StagingNames(ORDERS, drawn.execution)
     for table, condition in (
         (names.records, "id not in ('o7', 'o8', 'o99')"),
@@ -105,7 +105,7 @@ def test_a_batch_that_runs_again_leaves_the_same_rows(app_db: Database) -> None:
     pages = [json.dumps([order(page * 10 + n, 1) for n in range(3)] + [{}]).encode() for page in range(3)]
     run = executions.Run("orders", "test", "again")
     drawn = executions.begin(app_db, run, mode="snapshot", landing_uri="memory://landing")
-    staging.create(app_db, ORDERS, drawn.execution)
+    staging.create(app_db, ORDERS, drawn.execution, at(0))
     names = StagingNames(ORDERS, drawn.execution)
     seen = []
     for batch in ([(0, 4), (1, 4)], [(2, 4)], [(0, 4), (1, 4)]):
@@ -120,7 +120,7 @@ def test_a_batch_that_runs_again_leaves_the_same_rows(app_db: Database) -> None:
 def test_a_page_that_is_not_what_landed_is_an_error(app_db: Database) -> None:
     run = executions.Run("products", "test", "torn")
     drawn = executions.begin(app_db, run, mode="snapshot", landing_uri="memory://landing")
-    staging.create(app_db, PRODUCTS, drawn.execution)
+    staging.create(app_db, PRODUCTS, drawn.execution, at(0))
     body = json.dumps([product(1)]).encode()
     with pytest.raises(ValueError, match=r"products: page 4 of memory://.* holds 1 records, 2 were counted.*extract"):
         staging.stage_batch(

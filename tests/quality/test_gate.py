@@ -80,9 +80,9 @@ def stage(
         Run(contract.name, "daily_sync", "manual"),
         mode=mode,
         landing_uri="file:///landing",
-        allow={"allow_quarantined": allow_quarantined},
+        options={"allow_quarantined": allow_quarantined},
     )
-    staging.create(connection, contract, drawn.execution)
+    staging.create(connection, contract, drawn.execution, datetime(2026, 1, 15, 8, tzinfo=UTC))
     names = StagingNames(contract, drawn.execution)
     records = f"staging.{names.records}"
     connection.execute(ROWS[contract.name].format(records), (valid,))

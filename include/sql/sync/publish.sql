@@ -3,7 +3,7 @@
     in    contract           what the entity is (include/contracts/contract.py)
           staging            the names of the execution's staging tables
           execution          its id
-          mode               'snapshot' or 'delta'
+          mode               'snapshot', 'delta' or 'replay' (of dead letters)
           max_deleted_share  the share of the live rows that a snapshot may delete
     reads   staging.*, operations.executions
     writes  app.<entity>, its children and history, operations.dead_letters, operations.sync_log
@@ -15,6 +15,7 @@
 {%- set key = contract.key -%}
 {%- set versioned = contract.version is not none -%}
 {%- set snapshot = mode == 'snapshot' -%}
+{%- set replay = mode == 'replay' -%}
 {%- set stable = contract.endpoint.pagination.stable -%}
 {%- set same_version = 's.updated_at = t.updated_at' if versioned else 'true' -%}
 {%- macro list(names, alias='') -%}
@@ -47,7 +48,10 @@
 {%- endmacro -%}
 set local jit = off;
 set local work_mem = '128MB';
+set local application_name = 'sluice {{ execution }}';
+set local lock_timeout = '{{ lock_seconds | default(120) }}s';
 select pg_advisory_xact_lock(hashtextextended('sluice.{{ contract.name }}', 0));
+set local lock_timeout = 0;
 
 create temporary table this_execution on commit drop as
 select *
@@ -61,6 +65,7 @@ begin
   if exists (select from operations.sync_log where execution = '{{ execution }}') then
     raise exception using errcode = 'SL001', message = '{{ contract.name }}: execution {{ execution }} is published already';
   end if;
+{%- if not replay %}
   select s.*
     into overtaken_by
     from operations.sync_log s
@@ -73,9 +78,17 @@ begin
       '{{ contract.name }}: run %s has published a snapshot that began later (%s): this execution publishes nothing, the next run asks again',
       overtaken_by.run_id, overtaken_by.fetched_at);
   end if;
+{%- endif %}
 end
 $$;
 
+{% if replay -%}
+-- A letter competes as what it is: fetched when it was.
+update staging.{{ staging.records }} s
+   set fetched_at = m.fetched_at
+  from staging.{{ staging.letters }} m
+ where m.page = s.page and m.position = s.position;
+{% endif %}
 analyze staging.{{ staging.records }};
 {% for children in contract.children.values() -%}
 analyze staging.{{ staging.children(children) }};
@@ -124,7 +137,7 @@ compared as (
   select
     s.page,
     s.position,
-    e.fetched_at,
+    s.fetched_at,
     e.trust_source,
     t.fetched_at as row_fetched_at,
     t.deleted_at,
@@ -253,35 +266,33 @@ update {{ contract.table }} t
        {{ name }} = s.{{ name }},
   {%- endfor %}
        updated_at = s.updated_at,
-       fetched_at = e.fetched_at,
+       fetched_at = s.fetched_at,
        absent_since = null,
        deleted_at = null,
        synced_at = now(),
        change_seq = nextval('app.change_seq')
   from verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
- cross join this_execution e
  where v.verdict = 'updated' and {{ same_key('t', 's') }};
 
 insert into {{ contract.table }} ({{ list(contract.columns) }}, updated_at, fetched_at, change_seq)
-select {{ list(contract.columns, 's') }}, s.updated_at, e.fetched_at, nextval('app.change_seq')
+select {{ list(contract.columns, 's') }}, s.updated_at, s.fetched_at, nextval('app.change_seq')
   from verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
- cross join this_execution e
  where v.verdict = 'inserted';
 
 -- A record that is seen is not absent; a delta that asked for it knows its row to be right as of its own fetch.
 update {{ contract.table }} t
-   set absent_since = null{% if not snapshot %},
-       fetched_at = e.fetched_at{% endif %}
+   set absent_since = null{% if mode == 'delta' %},
+       fetched_at = s.fetched_at{% endif %}
   from verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
  cross join this_execution e
  where v.verdict = 'unchanged'
    and {{ same_key('t', 's') }}
-   and e.fetched_at > t.fetched_at
-{%- if snapshot %}
-   and t.absent_since < e.fetched_at;
+   and s.fetched_at > t.fetched_at
+{%- if mode != 'delta' %}
+   and t.absent_since < s.fetched_at;
 {%- else %}
    and {{ '(e.since is null or s.updated_at >= e.since)' if versioned else 'true' }};
 {%- endif %}
@@ -303,10 +314,9 @@ select {{ list(key, 's') }}, {{ list(children.columns, 'c') }}
 -- Valid versions that came too late, or lost within this execution: the table does not show them, history does.
 insert into {{ contract.table }}_history as h ({{ list(contract.columns) }}, updated_at, fetched_at, change_seq)
 select distinct on ({{ list(key, 's') }}, s.updated_at)
-       {{ list(contract.columns, 's') }}, s.updated_at, e.fetched_at, nextval('app.change_seq')
+       {{ list(contract.columns, 's') }}, s.updated_at, s.fetched_at, nextval('app.change_seq')
   from staging.{{ staging.records }} s
   join {{ contract.table }} t on {{ same_key('t', 's') }} and t.updated_at <> s.updated_at
- cross join this_execution e
  where exists (select from losers l where l.page = s.page and l.position = s.position)
     or exists (select from verdicts v where v.page = s.page and v.position = s.position and v.verdict = 'stale')
  order by {{ list(key, 's') }}, s.updated_at, s.page desc, s.position desc
@@ -343,7 +353,31 @@ update {{ contract.table }} t
 {%- endif %}
 {%- endif %}
 
+{% if replay -%}
+-- What was published, or needed it no more, is resolved; what failed again keeps its letter, with the new error. A letter
+-- that has changed since it was chosen is another one.
+update operations.dead_letters l
+   set status = case when v.verdict in ('inserted', 'updated', 'unchanged') then 'replayed' else 'superseded' end,
+       resolved_at = now()
+  from staging.{{ staging.letters }} m
+  left join verdicts v on v.page = m.page and v.position = m.position
+ where l.id = m.letter
+   and l.status = 'pending'
+   and l.fetched_at = m.fetched_at
+   and not exists (select from staging.{{ staging.rejected }} r where r.page = m.page and r.position = m.position);
+
+update operations.dead_letters l
+   set stage = r.stage,
+       error = r.error,
+       record_version = r.record_version,
+       attempts = l.attempts + (l.execution <> '{{ execution }}')::int,
+       execution = '{{ execution }}'
+  from staging.{{ staging.letters }} m
+  join staging.{{ staging.rejected }} r on r.page = m.page and r.position = m.position
+ where l.id = m.letter and l.status = 'pending' and l.fetched_at = m.fetched_at;
+{%- else -%}
 {% include 'sync/queue_dead_letters.sql' %}
+{%- endif %}
 
 create temporary table letters on commit drop as
 select l.id as letter, l.record_key, l.record_version, l.fetched_at, {{ letter_key('l') }}
@@ -361,8 +395,8 @@ select l.letter
   from letters l
   join staging.{{ staging.records }} s on {{ same_key('s', 'l') }}
  cross join this_execution e
- where {{ outdates('s.updated_at', 'e.fetched_at') }}
-    or e.trust_source and e.fetched_at > l.fetched_at
+ where {{ outdates('s.updated_at', 's.fetched_at') }}
+    or e.trust_source and s.fetched_at > l.fetched_at
 {%- if snapshot and stable %}
 union
 select l.letter
@@ -439,7 +473,11 @@ insert into operations.sync_log (
 select
   execution, entity, mode, run_id, since, fetched_at,
   case
-    when newest_seen is null then watermark_in_force
+{%- if replay %}
+    when true then watermark_in_force
+{%- endif %}
+    when reset_watermark then least(newest_seen, fetched_at)
+    when newest_seen is null or not settled then watermark_in_force
 {%- if snapshot %}
     when watermark_in_force is null then {{ 'least(newest_seen, fetched_at)' if stable else 'null' }}
 {%- else %}

@@ -64,7 +64,7 @@ class ExtractOperator(HttpOperator):
             if execution is None:
                 allow = {key: params[key] for key in ("allow_deletes", "allow_quarantined", "trust_source")}
                 landing_uri = Variable.get("landing_uri")
-                execution = executions.begin(holder, run, mode=self.mode, landing_uri=landing_uri, allow=allow)
+                execution = executions.begin(holder, run, mode=self.mode, landing_uri=landing_uri, options=allow)
                 executions.hold(holder, execution.execution)
             else:
                 self.log.info("%s: going on with execution %s, which was cut off", name, execution.execution)
@@ -88,7 +88,7 @@ class ExtractOperator(HttpOperator):
             executions.landed(connection, execution.execution, fetched_at=state.fetched_at, records_read=state.records)
             for earlier in executions.superseded(connection, execution):
                 staging.drop(connection, earlier)
-            staging.create(connection, self.contract, execution.execution)
+            staging.create(connection, self.contract, execution.execution, state.fetched_at)
         return [{"execution": str(execution.execution), **batch.to_dict()} for batch in batches(state)]
 
     def _client(self) -> SourceClient:
