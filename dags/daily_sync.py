@@ -39,7 +39,7 @@ with DAG(
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
     default_args=DEFAULT_ARGS,
-    params=PARAMS,
+    params=PARAMS["snapshot"],
     template_searchpath=TEMPLATE_SEARCHPATH,
     template_undefined=StrictUndefined,
     user_defined_macros=SQL_MACROS,

@@ -7,20 +7,23 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
 from urllib.parse import urldefrag
 from uuid import UUID
 
 from include.contracts.endpoint import Endpoint
 from include.extract.client import Answer, SourceClient, http_date
-from include.extract.json_records import MalformedBody, NotAnArray
+from include.extract.json_records import MalformedBody, NotAnArray, decode_body
 from include.extract.landing import FetchState, Landing, LandingError, PageInfo
 from include.extract.pagination import Page
 
-__all__ = ["PAGE_LIMIT", "fetch"]
+__all__ = ["PAGE_LIMIT", "fetch", "fetch_until_settled"]
 
 log = logging.getLogger(__name__)
 
 PAGE_LIMIT = 100_000
+MOST_PASSES = 5
 REPORT_SECONDS = 5.0
 CLOCK_MARGIN = timedelta(minutes=5)
 
@@ -100,6 +103,50 @@ def fetch(
         if following is None:
             return state
         url = following
+
+
+def fetch_until_settled(
+    client: SourceClient,
+    endpoint: Endpoint,
+    landing: Landing,
+    identities: Callable[[str], set[Any]],
+    *,
+    execution: UUID,
+    since: datetime | None = None,
+    report: Callable[[str], None] = log.info,
+) -> tuple[FetchState, bool]:
+    """Read an endpoint whose pages shift again and again, until two readings in a row bring the same records.
+
+    Pages by number or offset skip records while others vanish. All readings land, one behind the other; what a later
+    one repeats is a duplicate. A fetch that was cut off goes on in the reading where it was.
+
+    Args:
+        identities: what tells the records of a page's text apart: their keys and versions.
+
+    Returns:
+        The state, and whether the last two of at most five readings brought the same. The other arguments and what it
+        raises are those of `fetch`.
+    """
+    while True:
+        state = fetch(client, endpoint, landing, execution=execution, since=since, report=report)
+        if not state.passes or state.passes[-1] < len(state.pages):
+            state.passes.append(len(state.pages))
+            landing.save_state(state)
+        readings = [
+            {
+                identity
+                for page in state.pages[begin:end]
+                for identity in identities(decode_body(landing.read_page(page.number)))
+            }
+            for begin, end in pairwise([0, *state.passes][-3:])
+        ]
+        if len(readings) == 2 and readings[0] == readings[1]:
+            return state, True
+        if len(state.passes) == MOST_PASSES:
+            report(f"{client.entity}: {MOST_PASSES} readings brought different records: the watermark stays")
+            return state, False
+        state.next_url = state.url
+        landing.save_state(state)
 
 
 class _Progress:

@@ -55,6 +55,7 @@ class FetchState(BaseModel):
         url: the first page's.
         next_url: the next page's; None after the last.
         pages: all that have landed, in order.
+        passes: how many pages had landed at the end of each reading, where a source is read more than once.
     """
 
     entity: str
@@ -65,6 +66,7 @@ class FetchState(BaseModel):
     url: str
     next_url: str | None = None
     pages: list[PageInfo] = []
+    passes: list[int] = []
 
     @property
     def complete(self) -> bool:

@@ -13,12 +13,14 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 RESUMABLE_FOR = timedelta(hours=1)
 """How old a fetch that was cut off may be for a retry to go on with it: later pages must not be of another day."""
 
 Mode = Literal["snapshot", "delta", "replay"]
+OPTIONS = ("allow_deletes", "allow_quarantined", "trust_source", "reset_watermark")
+"""What a run's params may ask of its executions."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def begin(
     since: datetime | None = None,
     options: Mapping[str, bool] | None = None,
 ) -> Execution:
-    """Draws a new execution. `options`: `allow_deletes`, `allow_quarantined`, `trust_source`, `reset_watermark`."""
+    """Draws a new execution; `options` are of those in OPTIONS."""
     execution = uuid4()
     columns = {
         "execution": execution,
@@ -152,9 +154,3 @@ def of_run(connection: Connection[Any], *, pipeline: str, run_id: str) -> list[U
         "select execution from operations.executions where pipeline = %s and run_id = %s", (pipeline, run_id)
     )
     return [execution for (execution,) in rows]
-
-
-def published(connection: Connection[Any], execution: UUID) -> dict[str, Any] | None:
-    """The execution's row in `sync_log`; None while it is not published."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("select * from operations.sync_log where execution = %s", (execution,)).fetchone()

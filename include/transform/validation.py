@@ -106,6 +106,14 @@ class PageValidator:
         record_key = key or "sha256:" + hashlib.sha256(payload.encode("utf-8", "surrogatepass")).hexdigest()
         return Rejected(page, position, record_key, key is not None, version, stage, error, payload)
 
+    def identities(self, text: str) -> set[tuple[str, datetime | None]]:
+        """(key, version) of each record of a page, valid or not: what tells whether two readings brought the same."""
+        found = set()
+        for value, start, end in iter_records(text, self.contract.endpoint.records):
+            record = self.reject(0, 0, value, text[start:end], "")
+            found.add((record.record_key, record.record_version))
+        return found
+
     def key_text(self, value: Any) -> str | None:
         """The record's key as text, as Postgres writes it; None where it cannot be read."""
         parts = [self._read(name, value) for name in self.contract.key]

@@ -6,56 +6,125 @@ import logging
 from typing import Any
 from uuid import UUID
 
-from airflow.sdk import ObjectStoragePath, Param, TaskGroup, get_current_context, setup, task, teardown
+from airflow.sdk import BaseOperator, ObjectStoragePath, Param, TaskGroup, get_current_context, setup, task, teardown
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.contracts import BY_NAME, CONTRACTS
 from include.contracts.contract import Contract
 from include.extract.landing import Batch, Landing
 from include.load import staging
-from include.operations import executions, pipeline_runs
+from include.operations import executions, pipeline_runs, sync_log
 from include.operations.executions import Mode
 from include.transform.validation import PageValidator
 from sluice.connections import app_db
 from sluice.operators.extract import ExtractOperator
 from sluice.operators.gate import GateOperator
+from sluice.operators.letters import ChooseLettersOperator
 from sluice.operators.publish import PublishOperator
 
 log = logging.getLogger(__name__)
 
 NAMES = [contract.name for contract in CONTRACTS]
 
-PARAMS: dict[str, Param] = {
-    "entities": Param(
-        NAMES,
-        type="array",
-        items={"type": "string", "enum": NAMES},
-        examples=NAMES,
-        minItems=1,
-        title="Entities",
-        description="Which entities to sync.",
-    ),
-    "dry_run": Param(False, type="boolean", title="Dry run", description="Fetch, stage and check; publish nothing."),
-    "allow_deletes": Param(
-        False,
-        type="boolean",
-        title="Allow deletes",
-        description="Let this run delete more than the share of a table that the Variable max_deleted_share allows.",
-    ),
-    "allow_quarantined": Param(
-        False,
-        type="boolean",
-        title="Allow quarantined",
-        description="Let this run pass although it rejects more than the Variable max_quarantined_share allows.",
-    ),
-    "trust_source": Param(
-        False,
-        type="boolean",
-        title="Trust the source",
-        description="Take the snapshot's word over newer versions: after the source was restored from a backup.",
-    ),
+ENTITIES = Param(
+    NAMES,
+    type="array",
+    items={"type": "string", "enum": NAMES},
+    examples=NAMES,
+    minItems=1,
+    title="Entities",
+    description="Which entities.",
+)
+DRY_RUN = Param(False, type="boolean", title="Dry run", description="Fetch, stage and check; publish nothing.")
+ALLOW_QUARANTINED = Param(
+    False,
+    type="boolean",
+    title="Allow quarantined",
+    description="Let this run pass although it rejects more than the Variable max_quarantined_share allows.",
+)
+
+PARAMS: dict[Mode, dict[str, Param]] = {
+    "snapshot": {
+        "entities": ENTITIES,
+        "dry_run": DRY_RUN,
+        "allow_deletes": Param(
+            False,
+            type="boolean",
+            title="Allow deletes",
+            description="Let this run delete more than the share of a table that max_deleted_share allows.",
+        ),
+        "allow_quarantined": ALLOW_QUARANTINED,
+        "trust_source": Param(
+            False,
+            type="boolean",
+            title="Trust the source",
+            description="Take the snapshot's word over newer versions: after the source was restored from a backup.",
+        ),
+    },
+    "delta": {
+        "entities": ENTITIES,
+        "dry_run": DRY_RUN,
+        "since": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="Since",
+            description="Ask for what changed since then, not since the watermark: to repair a window.",
+        ),
+        "reset_watermark": Param(
+            False,
+            type="boolean",
+            title="Reset the watermark",
+            description="Forget the watermark: begin where `since` says or, without it, where the contract begins.",
+        ),
+        "allow_quarantined": ALLOW_QUARANTINED,
+    },
+    "replay": {
+        "entities": ENTITIES,
+        "dry_run": DRY_RUN,
+        "action": Param(
+            "replay",
+            type="string",
+            enum=["replay", "discard"],
+            title="Action",
+            description="Replay the chosen letters through today's code, or discard them for a reason.",
+        ),
+        "reason": Param(
+            "",
+            type="string",
+            title="Reason",
+            description="Why they are discarded; stays with the letters.",
+        ),
+        "ids": Param(
+            [],
+            type="array",
+            items={"type": "integer"},
+            title="Ids",
+            description="Only letters with these ids; none means all.",
+        ),
+        "error": Param(
+            "",
+            type="string",
+            title="Error",
+            description="Only letters whose error matches this regular expression.",
+        ),
+        "older_than_hours": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            title="Older than",
+            description="Only letters that were queued at least so many hours ago.",
+        ),
+        "younger_than_hours": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            title="Younger than",
+            description="Only letters that were queued at most so many hours ago.",
+        ),
+    },
 }
-"""The trigger form of a full sync."""
+"""The trigger form of each kind of run."""
 
 
 def sync_entities(mode: Mode) -> None:
@@ -68,12 +137,19 @@ def sync_entities(mode: Mode) -> None:
 
 
 def sync_entity(contract: Contract, mode: Mode) -> TaskGroup:
-    """The task group of one entity; see the operators for what each task promises."""
+    """The task group of one entity; see the operators for what each task promises.
+
+    A replay takes its records from the dead letters (`choose`) instead of the source (`extract`).
+    """
     with TaskGroup(contract.name, tooltip=f"{contract.endpoint.path} into {contract.table}") as group:
-        extract = ExtractOperator(task_id="extract", entity=contract.name, mode=mode, pool=contract.connection)
-        staged = stage.override(task_id="stage").partial(entity=contract.name).expand(batch=extract.output)
-        gate = GateOperator(task_id="gate", entity=contract.name, extract_task_id=extract.task_id)
-        publish = PublishOperator(task_id="publish", entity=contract.name, mode=mode, extract_task_id=extract.task_id)
+        first: BaseOperator
+        if mode == "replay":
+            first = ChooseLettersOperator(task_id="choose", entity=contract.name)
+        else:
+            first = ExtractOperator(task_id="extract", entity=contract.name, mode=mode, pool=contract.connection)
+        staged = stage.override(task_id="stage").partial(entity=contract.name).expand(batch=first.output)
+        gate = GateOperator(task_id="gate", entity=contract.name, extract_task_id=first.task_id)
+        publish = PublishOperator(task_id="publish", entity=contract.name, mode=mode, extract_task_id=first.task_id)
         staged >> gate >> publish
     return group
 
@@ -113,7 +189,7 @@ def stage(entity: str, batch: dict[str, Any]) -> dict[str, int]:
     drawn = UUID(fields.pop("execution"))
     with app_db() as connection:
         execution = executions.get(connection, drawn)
-        if executions.published(connection, drawn) is not None:
+        if sync_log.published(connection, drawn) is not None:
             log.info("%s: execution %s is published already, nothing to stage", entity, drawn)
             return {"records": 0, "valid": 0, "rejected": 0}
         if execution.fetched_at is None or not staging.exists(connection, contract, drawn):

@@ -5,6 +5,7 @@
           execution          its id
           mode               'snapshot', 'delta' or 'replay' (of dead letters)
           max_deleted_share  the share of the live rows that a snapshot may delete
+          lock_seconds       how long to wait for another publish of the entity
     reads   staging.*, operations.executions
     writes  app.<entity>, its children and history, operations.dead_letters, operations.sync_log
     gives   one row: the sync_log row, `letters_superseded` and `unreadable_new`
@@ -49,7 +50,7 @@
 set local jit = off;
 set local work_mem = '128MB';
 set local application_name = 'sluice {{ execution }}';
-set local lock_timeout = '{{ lock_seconds | default(120) }}s';
+set local lock_timeout = '{{ lock_seconds }}s';
 select pg_advisory_xact_lock(hashtextextended('sluice.{{ contract.name }}', 0));
 set local lock_timeout = 0;
 
@@ -459,7 +460,7 @@ begin
   if p.records_read is distinct from p.inserted + p.updated + p.unchanged + p.stale + p.duplicate + p.quarantined then
     raise exception using errcode = 'SL004', message = format(
       '{{ contract.name }}: %s records were read, but %s inserted + %s updated + %s unchanged + %s stale + %s duplicate + %s quarantined are not as many: '
-      'nothing is published. Clear {{ contract.name }}.extract to fetch anew',
+      'nothing is published. Clear {{ contract.name }}.{{ 'choose' if replay else 'extract' }} to begin anew',
       p.records_read, p.inserted, p.updated, p.unchanged, p.stale, p.duplicate, p.quarantined);
   end if;
 end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 from airflow.providers.http.operators.http import HttpOperator
@@ -13,10 +12,11 @@ from requests.auth import AuthBase
 
 from include.contracts import BY_NAME
 from include.extract.client import SourceClient, SourceError
-from include.extract.fetch import fetch
+from include.extract.execution import Request, SinceAheadError, extract
 from include.extract.landing import Landing, batches
-from include.load import staging
-from include.operations import executions
+from include.operations.executions import OPTIONS, Mode, Run
+from include.operations.sync_log import WatermarkError
+from include.transform.cleaners import parse_datetime
 from sluice.connections import app_db
 
 
@@ -32,13 +32,12 @@ class BearerAuth(AuthBase):
 
 
 class ExtractOperator(HttpOperator):
-    """Fetches an entity whole into landing and creates the staging tables of its execution.
+    """Fetches an entity, whole or what has changed, into landing and creates the staging tables of its execution.
 
-    Returns the landing batches, as dicts, for the mapped `stage`; XCom `execution` is the execution's id. XCom
-    carries batches and counts, never records. A retry goes on from the last landed page, see
-    `executions.resumable`.
-    Skips the entity where the run's param `entities` leaves it out. Fails without a retry where the source will not
-    answer differently, such as with 401.
+    Returns the landing batches, as dicts, for the mapped `stage`; XCom `execution` is the execution's id. XCom carries
+    batches and counts, never records. A retry goes on from the last landed page, see `executions.resumable`. Skips the
+    entity where the run's param `entities` leaves it out. Fails without a retry where the source will not answer
+    differently, such as with 401.
 
     The connection's password is sent as a bearer token where it has no login; with a login, as basic authentication;
     headers come from its extra.
@@ -46,7 +45,7 @@ class ExtractOperator(HttpOperator):
 
     template_fields = ()
 
-    def __init__(self, *, entity: str, mode: executions.Mode, **kwargs: Any) -> None:
+    def __init__(self, *, entity: str, mode: Mode, **kwargs: Any) -> None:
         self.contract = BY_NAME[entity]
         self.mode = mode
         endpoint = self.contract.endpoint
@@ -56,40 +55,33 @@ class ExtractOperator(HttpOperator):
         name, params, ti = self.contract.name, context["params"], context["ti"]
         if name not in params["entities"]:
             raise AirflowSkipException(f"{name} is not among this run's entities: {', '.join(params['entities'])}")
-        run = executions.Run(entity=name, pipeline=ti.dag_id, run_id=ti.run_id)
-        with ExitStack() as stack:
-            # The lock lives as long as this connection: another attempt of this task starts an execution of its own.
-            holder = stack.enter_context(app_db(autocommit=True))
-            execution = executions.resumable(holder, run)
-            if execution is None:
-                allow = {key: params[key] for key in ("allow_deletes", "allow_quarantined", "trust_source")}
-                landing_uri = Variable.get("landing_uri")
-                execution = executions.begin(holder, run, mode=self.mode, landing_uri=landing_uri, options=allow)
-                executions.hold(holder, execution.execution)
-            else:
-                self.log.info("%s: going on with execution %s, which was cut off", name, execution.execution)
-            ti.xcom_push("execution", str(execution.execution))
-            landing = Landing(ObjectStoragePath(execution.landing))
-            client = self._client()
-            try:
-                state = fetch(
-                    client,
-                    self.contract.endpoint,
-                    landing,
-                    execution=execution.execution,
-                    since=execution.since,
+        since = params.get("since")
+        request = Request(
+            mode=self.mode,
+            since=None if since is None else parse_datetime(since),
+            options={option: bool(params[option]) for option in OPTIONS if option in params},
+        )
+        try:
+            with app_db(autocommit=True) as connection:
+                execution, state = extract(
+                    connection,
+                    self._client(),
+                    self.contract,
+                    Run(entity=name, pipeline=ti.dag_id, run_id=ti.run_id),
+                    request,
+                    landing_uri=Variable.get("landing_uri"),
+                    open_landing=lambda uri: Landing(ObjectStoragePath(uri)),
                     report=self.log.info,
                 )
-            except SourceError as error:
-                if error.retryable:
-                    raise
-                raise AirflowFailException(str(error)) from error
-        with app_db() as connection:
-            executions.landed(connection, execution.execution, fetched_at=state.fetched_at, records_read=state.records)
-            for earlier in executions.superseded(connection, execution):
-                staging.drop(connection, earlier)
-            staging.create(connection, self.contract, execution.execution, state.fetched_at)
-        return [{"execution": str(execution.execution), **batch.to_dict()} for batch in batches(state)]
+        except SourceError as error:
+            if error.retryable:
+                raise
+            raise AirflowFailException(str(error)) from error
+        except (SinceAheadError, WatermarkError) as error:
+            raise AirflowFailException(str(error)) from error
+        drawn = str(execution.execution)
+        ti.xcom_push("execution", drawn)
+        return [{"execution": drawn, **batch.to_dict()} for batch in batches(state)]
 
     def _client(self) -> SourceClient:
         hook = self.hook

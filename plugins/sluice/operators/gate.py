@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.contracts import BY_NAME
 from include.load import staging
 from include.load.publish import queue_dead_letters
-from include.operations import executions
+from include.operations import executions, sync_log
 from include.quality import gate
 from sluice.connections import app_db, app_db_url
 
@@ -33,7 +33,7 @@ class GateOperator(BaseOperator):
         drawn = UUID(context["ti"].xcom_pull(task_ids=self.extract_task_id, key="execution"))
         with app_db() as connection:
             execution = executions.get(connection, drawn)
-            if executions.published(connection, drawn) is not None:
+            if sync_log.published(connection, drawn) is not None:
                 self.log.info("%s: execution %s is published already, nothing to check", name, drawn)
                 return {"met": 0, "warnings": 0}
             if not staging.exists(connection, self.contract, drawn):

@@ -12,8 +12,16 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.contracts import BY_NAME
 from include.load import staging
-from include.load.publish import ACCOUNTING, ALREADY_PUBLISHED, OVERTAKEN, TOO_MANY_DELETES, queue_dead_letters
-from include.operations import executions
+from include.load.publish import (
+    ACCOUNTING,
+    ALREADY_PUBLISHED,
+    LOCK_SECONDS,
+    OVERTAKEN,
+    TOO_MANY_DELETES,
+    holder,
+    queue_dead_letters,
+)
+from include.operations import executions, sync_log
 from sluice.assets import ENTITIES
 from sluice.connections import UTC_SESSION, app_db
 
@@ -25,6 +33,7 @@ TEMPLATE = """
 {{%- set staging = StagingNames(contract, execution) -%}}
 {{%- set mode = '{mode}' -%}}
 {{%- set max_deleted_share = var.value.get('max_deleted_share', '0.2') | float -%}}
+{{%- set lock_seconds = {lock_seconds} -%}}
 {{%- include 'sync/publish.sql' -%}}
 """
 
@@ -42,7 +51,7 @@ class PublishOperator(SQLExecuteQueryOperator):
         self.extract_task_id = extract_task_id
         super().__init__(
             conn_id="app_db",
-            sql=TEMPLATE.format(entity=entity, mode=mode, extract=extract_task_id),
+            sql=TEMPLATE.format(entity=entity, mode=mode, extract=extract_task_id, lock_seconds=LOCK_SECONDS),
             split_statements=True,
             handler=_last_row,  # type: ignore[arg-type]  # the hook hands on whatever the handler gives
             hook_params={"log_sql": False, "enable_log_db_messages": True, "options": UTC_SESSION},
@@ -62,7 +71,7 @@ class PublishOperator(SQLExecuteQueryOperator):
 
     def _published(self, execution: UUID) -> dict[str, Any] | None:
         with app_db() as connection:
-            row = executions.published(connection, execution)
+            row = sync_log.published(connection, execution)
             if row is None and not staging.exists(connection, self.contract, execution):
                 raise AirflowFailException(
                     f"{self.contract.name}: what execution {execution} staged is gone and was never published: "
@@ -77,6 +86,10 @@ class PublishOperator(SQLExecuteQueryOperator):
             message = error.diag.message_primary or str(error)
             if error.sqlstate == ALREADY_PUBLISHED:  # by another attempt, while this one waited for the lock
                 row = self._published(execution) or {}
+            elif isinstance(error, psycopg.errors.LockNotAvailable):
+                with app_db() as connection:
+                    who = holder(connection, self.contract)
+                raise TimeoutError(f"{self.contract.name}: waited {LOCK_SECONDS} s to publish; {who}") from error
             elif error.sqlstate == OVERTAKEN:
                 raise AirflowSkipException(message) from error
             elif error.sqlstate in (TOO_MANY_DELETES, ACCOUNTING):
