@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg import Connection, Cursor, errors, sql
+from psycopg import Connection, Cursor, Error, errors, sql
 from psycopg.types.json import Jsonb
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from include.contracts.contract import Contract
 from include.database.entities import StagingNames, staging_tables
@@ -150,6 +151,9 @@ class _Loader:
             for name, child in contract.children.items()
         }
         self._rejected = _copy(names.rejected, REJECTED_COLUMNS)
+        self._retrying = Retrying(
+            retry=retry_if_exception(self._may_pass), stop=stop_after_attempt(3), wait=wait_exponential(2), reraise=True
+        )
         self._tables = [names.records, *(names.children(child) for child in contract.children.values()), names.rejected]
 
     def clear(self, first: int, last: int) -> None:
@@ -187,10 +191,7 @@ class _Loader:
         if not rows:
             return
         try:
-            with self._connection.transaction(), self._connection.cursor() as cursor:
-                _copy_rows(cursor, self._records, self._record_types, rows)
-                for name, (statement, types) in self._children.items():
-                    _copy_rows(cursor, statement, types, children[name])
+            self._retrying(self._copy_records, rows, children)
         except DATA_ERRORS as error:
             if len(rows) == 1:
                 yield rows[0], _reason(error)
@@ -201,6 +202,16 @@ class _Loader:
                 yield from self._refused(
                     half, {name: [c for c in all_ if c[1] in positions] for name, all_ in children.items()}
                 )
+
+    def _copy_records(self, rows: list[Row], children: dict[str, list[Row]]) -> None:
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            _copy_rows(cursor, self._records, self._record_types, rows)
+            for name, (statement, types) in self._children.items():
+                _copy_rows(cursor, statement, types, children[name])
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """Whether an error is neither of the data, which is final, nor of a lost connection, which fails the task."""
+        return isinstance(error, Error) and not isinstance(error, DATA_ERRORS) and not self._connection.closed
 
     def _rejections(self, staged: StagedPage, refused: dict[int, str]) -> Iterator[Rejected]:
         for position, value, payload in staged.sources(refused):

@@ -15,7 +15,7 @@ from include.contracts.orders import ORDERS
 from include.contracts.products import PRODUCTS
 from include.load import staging
 from include.load.publish import ACCOUNTING, ALREADY_PUBLISHED, OVERTAKEN, TOO_MANY_DELETES, publish, queue_dead_letters
-from include.operations import executions
+from include.operations import sync_log
 from tests.load.syncing import at, counts, staged, synced
 
 pytestmark = pytest.mark.database
@@ -288,4 +288,4 @@ def test_staging_that_is_gone_is_told_apart_from_staging_that_is_there(app_db: D
     assert staging.exists(app_db, ORDERS, execution)
     assert len(staging.drop(app_db, execution)) == 3
     assert not staging.exists(app_db, ORDERS, execution)
-    assert executions.published(app_db, execution) is None
+    assert sync_log.published(app_db, execution) is None

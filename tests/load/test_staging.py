@@ -126,3 +126,71 @@ def test_a_page_that_is_not_what_landed_is_an_error(app_db: Database) -> None:
         staging.stage_batch(
             app_db, PageValidator(PRODUCTS, at(0)), drawn.execution, [(4, 2)], lambda _: body, drawn.landing, print
         )
+
+
+def failing(database: Database, table: str, times: int, sqlstate: str) -> None:
+    """Makes inserts into a staging table fail so often, by a sequence, which no rollback turns back."""
+    database.execute("create sequence failures")
+    database.execute(
+        sql.SQL(
+            """
+            create function fail() returns trigger language plpgsql as $$
+            begin
+              if nextval('failures') <= {times} then
+                raise exception using errcode = {sqlstate}, message = 'not now';
+              end if;
+              return null;
+            end
+            $$
+            """
+        ).format(times=sql.Literal(times), sqlstate=sql.Literal(sqlstate))
+    )
+    database.execute(
+        sql.SQL("create trigger failing after insert on {} for each statement execute function fail()").format(
+            sql.Identifier("staging", table)
+        )
+    )
+
+
+@pytest.mark.parametrize(("times", "staged_records"), [(2, 3), (3, None)])
+def test_an_error_that_may_pass_is_tried_three_times_with_all_records(
+    app_db: Database, monkeypatch: pytest.MonkeyPatch, times: int, staged_records: int | None
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
+    run = executions.Run("products", "test", "passing")
+    drawn = executions.begin(app_db, run, mode="snapshot", landing_uri="memory://landing")
+    staging.create(app_db, PRODUCTS, drawn.execution, at(0))
+    failing(app_db, StagingNames(PRODUCTS, drawn.execution).records, times, "40001")
+    body = json.dumps([product(number) for number in range(3)]).encode()
+
+    def stage() -> staging.StagedBatch:
+        validator = PageValidator(PRODUCTS, at(0))
+        return staging.stage_batch(app_db, validator, drawn.execution, [(1, 3)], lambda _: body, "memory://", print)
+
+    if staged_records is None:
+        with pytest.raises(psycopg.errors.SerializationFailure, match="not now"):
+            stage()
+    else:
+        assert (stage().valid, stage().rejected) == (staged_records, 0)
+    assert waited == [2, 4]
+
+
+def test_a_lost_connection_is_no_fault_of_the_records(app_database: str, app_db: Database) -> None:
+    run = executions.Run("products", "test", "outage")
+    drawn = executions.begin(app_db, run, mode="snapshot", landing_uri="memory://landing")
+    staging.create(app_db, PRODUCTS, drawn.execution, at(0))
+    app_db.commit()
+    body = json.dumps([product(number) for number in range(3)]).encode()
+    connection = psycopg.connect(app_database)
+
+    def end_the_session(_: int) -> bytes:
+        app_db.execute("select pg_terminate_backend(%s)", (connection.info.backend_pid,))
+        return body
+
+    with pytest.raises(psycopg.OperationalError):
+        staging.stage_batch(
+            connection, PageValidator(PRODUCTS, at(0)), drawn.execution, [(1, 3)], end_the_session, "memory://", print
+        )
+    names = StagingNames(PRODUCTS, drawn.execution)
+    assert rows(app_db, names.records, "page") == rows(app_db, names.rejected, "page") == []

@@ -1,0 +1,64 @@
+"""The tasks of `housekeeping`; what they may delete is in `include/operations/housekeeping.py`."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from airflow.sdk import ObjectStoragePath, Variable, get_current_context, task
+
+from include.load import staging
+from include.operations import housekeeping
+from sluice.connections import app_db
+
+log = logging.getLogger(__name__)
+
+
+@task
+def landing() -> int:
+    """Removes landing folders, with the executions they belong to; gives how many."""
+    age = timedelta(days=float(Variable.get("landing_retention_days", default="14")))
+    with app_db() as connection:
+        old = housekeeping.old_executions(connection, age)
+    log.info("%s landing folders are older than %s", f"{len(old):,}", age)
+    if _dry_run():
+        return 0
+    for number, (execution, folder) in enumerate(old, start=1):
+        with app_db() as connection:
+            housekeeping.forget(connection, execution, folder, _remove)
+        if number % 1000 == 0 or number == len(old):
+            log.info("removed %s of %s landing folders", f"{number:,}", f"{len(old):,}")
+    return len(old)
+
+
+@task
+def letters() -> int:
+    """Deletes dead letters that were resolved long ago; gives how many."""
+    age = timedelta(days=float(Variable.get("letter_retention_days", default="90")))
+    with app_db() as connection:
+        log.info("%s letters were resolved more than %s ago", housekeeping.resolved_letters(connection, age), age)
+        return 0 if _dry_run() else housekeeping.delete_resolved_letters(connection, age)
+
+
+@task
+def staging_tables() -> int:
+    """Drops the staging tables of runs that ended without dropping them; gives how many."""
+    age = timedelta(hours=float(Variable.get("staging_retention_hours", default="24")))
+    dropped = 0
+    with app_db() as connection:
+        orphaned = housekeeping.orphaned_staging(connection, age)
+        log.info("%s executions have staging tables that nobody will use", len(orphaned))
+        if not _dry_run():
+            dropped = sum(len(staging.drop(connection, execution)) for execution in orphaned)
+    log.info("dropped %s staging tables", dropped)
+    return dropped
+
+
+def _dry_run() -> bool:
+    return bool(get_current_context()["params"]["dry_run"])
+
+
+def _remove(uri: str) -> None:
+    folder = ObjectStoragePath(uri)
+    if folder.exists():
+        folder.rmdir(recursive=True)
