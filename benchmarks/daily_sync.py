@@ -114,8 +114,6 @@ def main() -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
     stack = Stack(REPOSITORY / ".local" / "bench", durable=True)
-    stack.down()  # what an interrupted run left
-    shutil.rmtree(stack.root)
     try:
         tables = [measure(stack, rows) for rows in (QUICK_ROWS if arguments.quick else arguments.rows)]
     except StackError as error:
@@ -130,13 +128,13 @@ def main() -> int:
 
 def measure(stack: Stack, rows: int) -> str:
     """Everything for one number of rows, as a table."""
+    logger.info("%s customers, on a fresh stack", f"{rows:,}")
     os.environ |= {"SLUICE_DEMO_CUSTOMERS": str(rows), "SLUICE_DEMO_PRODUCTS": "0", "SLUICE_DEMO_ORDERS": "0"}
-    logger.info("%s customers", f"{rows:,}")
     stack.down()
+    shutil.rmtree(stack.root)
     stack.up()
     migrate.upgrade(stack.dsn())
     stack.prepare_metadata()
-    empty(stack)
     api = json.loads(stack.environment("demo")["AIRFLOW_CONN_SOURCE_API"])
     url, token = f"http://{HOST}:{api['port']}", api["password"]
     logger.info("the demo API makes its pages")
@@ -152,17 +150,9 @@ def measure(stack: Stack, rows: int) -> str:
     logger.info("the memory that staging takes")
     sizes = (1, None) if rows > ONE_BATCH else (None,)
     memory = [apart(stage, stack.dsn(), first.landing, first.fetched_at, most) for most in sizes]
-    return report(rows, first, second, importing, drained, stored, memory)
-
-
-def empty(stack: Stack) -> None:
-    """No rows in any table, no landed pages."""
-    with psycopg.connect(stack.dsn()) as connection:
-        names = connection.execute(
-            "select schemaname, tablename from pg_tables where schemaname in ('app', 'operations')"
-        ).fetchall()
-        connection.execute(sql.SQL("truncate {}").format(sql.SQL(", ").join(sql.Identifier(*name) for name in names)))
-    shutil.rmtree(stack.root / "landing", ignore_errors=True)
+    found = report(rows, first, second, importing, drained, stored, memory)
+    logger.info("\n%s\n", found)
+    return found
 
 
 def warm(url: str, token: str) -> None:
@@ -321,7 +311,7 @@ def stage(dsn: str, folder: Path, fetched_at: datetime, most: int | None) -> Sta
     landed = {page.number: page.records for page in state.pages}
     chosen = batches(state, ONE_BATCH)[:most]
     with psycopg.connect(dsn) as connection:
-        staging.create(connection, CUSTOMERS, execution)
+        staging.create(connection, CUSTOMERS, execution, fetched_at)
         connection.commit()
         started = time.perf_counter()
         for batch in chosen:

@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, of SLUICE_POSTGRES_BIN if that is set, with a migrated template database."""
     with TemporaryDirectory(prefix="sluice-") as folder:  # not pytest's: its parent is closed to the server's user
         server = PostgresServer(Path(folder) / "postgres", fsync=False)
@@ -35,14 +35,14 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def app_database(server: PostgresServer) -> Iterator[str]:
+def app_database(postgres: PostgresServer) -> Iterator[str]:
     """The libpq URI of a freshly migrated database."""
     plain = f"test_{next(_numbers)}"
     name = sql.Identifier(plain)
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(TEMPLATE)))
-    yield server.dsn(plain)
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+    yield postgres.dsn(plain)
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("drop database {} with (force)").format(name))
 
 

@@ -159,6 +159,11 @@ class Contract:
         """The record's own columns: key and content, without the version and the children."""
         return tuple(spec for spec in self._all_fields if spec.name != self.version)
 
+    @cached_property
+    def source_names(self) -> dict[str, str]:
+        """What the source calls each field."""
+        return {spec.name: spec.alias for spec in self._all_fields}
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of `fields`."""

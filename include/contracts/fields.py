@@ -94,7 +94,7 @@ def _spec(record: type[BaseModel], name: str, info: FieldInfo) -> FieldSpec:
     if plain is int:
         lowest, highest = INTEGER_RANGE
         bounds = {key: value for key, value in bounds.items() if value not in (lowest, highest)}
-    alias = info.alias if isinstance(info.alias, str) else name
+    alias = info.validation_alias if isinstance(info.validation_alias, str) else name
     return FieldSpec(name, alias, SQL_TYPES[plain], optional, choices=choices, **bounds)
 
 

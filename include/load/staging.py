@@ -121,6 +121,7 @@ def stage_batch(
             counted.records += found
             counted.valid += len(staged.rows)
             counted.rejected += len(staged.rejected)
+            gc.collect(0)
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
                 rate = counted.records / (reported - started)
@@ -268,7 +269,10 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """A batch makes millions of objects and no cycles; looking for those takes longer than the work."""
+    """A batch makes millions of objects and few cycles; looking for those all the time takes longer than the work.
+
+    Once a page is enough: an exception that a cycle keeps keeps its page too, by its frames.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:

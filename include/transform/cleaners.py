@@ -70,7 +70,7 @@ def _validated_email(email: str) -> str:
 # --- phone -----------------------------------------------------------------------------------------------------------
 
 _LONGEST_USUAL_PHONE: Final = 40
-_WITHOUT_PUNCTUATION = str.maketrans("", "", " ().-")
+_WITHOUT_PUNCTUATION = str.maketrans("", "", " ().-/")
 _MAIN_REGION = {str(code): regions[0] for code, regions in COUNTRY_CODE_TO_REGION_CODE.items()}
 
 
@@ -384,24 +384,33 @@ def parse_datetime(raw: str | int | float | Decimal | datetime | date) -> dateti
 def _written_moment(raw: str) -> datetime:
     text = raw.strip()
     try:
-        # Digits alone go before fromisoformat, which takes any character between date and time: 13 of them may pass.
-        if text[4:5] == "-" and text[10:11] in _DATE_END:
-            return _iso_moment(text)
-        if _NUMBER.fullmatch(text):
-            return _unix_moment(Decimal(text))
-        if text[8:9] in _DATE_END:
-            return _iso_moment(text)
-        if _RFC_1123.fullmatch(text):
-            return parsedate_to_datetime(text)
+        moment = _moment_in_a_known_form(text)
     except ValueError as error:
-        reason: ValueError | None = error
-    else:
-        reason = None
+        raise _unreadable(text) from error
+    if moment is None:
+        raise _unreadable(text)
+    return moment
+
+
+def _moment_in_a_known_form(text: str) -> datetime | None:
+    # Digits alone go before fromisoformat, which takes any character between date and time: 13 of them may pass.
+    if text[4:5] == "-" and text[10:11] in _DATE_END:
+        return _iso_moment(text)
+    if _NUMBER.fullmatch(text):
+        return _unix_moment(Decimal(text))
+    if text[8:9] in _DATE_END:
+        return _iso_moment(text)
+    if _RFC_1123.fullmatch(text):
+        return parsedate_to_datetime(text)
+    return None
+
+
+def _unreadable(text: str) -> ValueError:
     if _DAY_OR_MONTH_FIRST.fullmatch(text):
-        raise ValueError(f"expected the year first (2025-04-03): {text!r:.40} may have the day or the month in front")
-    raise ValueError(
+        return ValueError(f"expected the year first (2025-04-03): {text!r:.40} may have the day or the month in front")
+    return ValueError(
         f"expected a date and time in ISO 8601 or RFC 1123, or a Unix time of 9 or more digits, got {text!r:.40}"
-    ) from reason
+    )
 
 
 def _iso_moment(text: str) -> datetime:

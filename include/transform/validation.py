@@ -78,7 +78,7 @@ class PageValidator:
         fields = contract.record.model_fields
         names = [*contract.key, *([contract.version] if contract.version else [])]
         self._readers = {name: TypeAdapter(_with_metadata(fields[name])).validate_python for name in names}
-        self._aliases = {name: fields[name].alias or name for name in names}
+        self._aliases = contract.source_names
 
     def page(self, number: int, text: str) -> StagedPage:
         """The rows of page `number`, whose body is `text`: a JSON array at the endpoint's `records` path."""

@@ -21,12 +21,12 @@ from include.extract import client
 def main() -> None:
     """Serves until standard input ends."""
     client._backoff = lambda state: 0.0  # type: ignore[assignment]  # shortened for the tests
-    dag = get_bagged_dag(bundle_names=None, dag_id="daily_sync")
     with os.fdopen(int(sys.argv[1]), "w") as answers:
         for line in sys.stdin:
             order: dict[str, Any] = json.loads(line)
             before = dict(os.environ)
             os.environ.update(order["environ"])
+            dag = get_bagged_dag(bundle_names=None, dag_id="daily_sync")  # anew: a run's params stay in the object
             run = dag.test(run_conf=order["conf"])
             os.environ.clear()
             os.environ.update(before)

@@ -258,9 +258,7 @@ def until(holds: Callable[[], Any], what: str, seconds: float = 60) -> Any:
 
 def leaks(stack: Stack, secrets: list[str]) -> list[str]:
     """Where any of the secrets stands: in a log, in XCom or in a rendered template."""
-    files = [
-        path for folder in ("logs", "airflow/logs") for path in (stack.root / folder).rglob("*") if path.is_file()
-    ]
+    files = [path for folder in ("logs", "airflow/logs") for path in (stack.root / folder).rglob("*") if path.is_file()]
     assert files
     found = [
         f"{path}: {line}"

@@ -22,6 +22,7 @@ from include.contracts.endpoint import Endpoint
 from include.contracts.record import Identifier, Record, Timestamp, WholeNumber
 from include.database.entities import entity_tables
 from include.load.publish import OVERTAKEN
+from include.local.postgres import PostgresServer
 from tests.load.syncing import at, synced
 
 pytestmark = pytest.mark.database
@@ -228,16 +229,16 @@ fetches = st.builds(
 
 
 @pytest.fixture(scope="module")
-def things_db(server: Any) -> Iterator[psycopg.Connection[Any]]:
+def things_db(postgres: PostgresServer) -> Iterator[psycopg.Connection[Any]]:
     """A migrated database that also has the tables of THINGS."""
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute("create database things template migrated")
-    engine = create_engine(server.dsn("things").replace("postgresql:", "postgresql+psycopg:"))
+    engine = create_engine(postgres.dsn("things").replace("postgresql:", "postgresql+psycopg:"))
     metadata = MetaData()
     entity_tables(THINGS, metadata)
     metadata.create_all(engine)
     engine.dispose()
-    with psycopg.connect(server.dsn("things")) as connection:
+    with psycopg.connect(postgres.dsn("things")) as connection:
         yield connection
 
 

@@ -176,6 +176,8 @@ select
   end as verdict,
   is_older and row_fetched_at < fetched_at and deleted_at is null as regressed
 from compared;
+-- Where few rows are updated, plans that expect one look for it again and again: by this, not by reading all verdicts.
+create unique index on verdicts (page, position) where verdict = 'updated';
 analyze verdicts;
 
 do $$
@@ -316,10 +318,13 @@ select {{ list(key, 's') }}, {{ list(children.columns, 'c') }}
 insert into {{ contract.table }}_history as h ({{ list(contract.columns) }}, updated_at, fetched_at, change_seq)
 select distinct on ({{ list(key, 's') }}, s.updated_at)
        {{ list(contract.columns, 's') }}, s.updated_at, s.fetched_at, nextval('app.change_seq')
-  from staging.{{ staging.records }} s
+  from (
+    select page, position from losers
+    union all
+    select page, position from verdicts where verdict = 'stale'
+  ) as late
+  join staging.{{ staging.records }} s on s.page = late.page and s.position = late.position
   join {{ contract.table }} t on {{ same_key('t', 's') }} and t.updated_at <> s.updated_at
- where exists (select from losers l where l.page = s.page and l.position = s.position)
-    or exists (select from verdicts v where v.page = s.page and v.position = s.position and v.verdict = 'stale')
  order by {{ list(key, 's') }}, s.updated_at, s.page desc, s.position desc
 on conflict ({{ list(key) }}, updated_at) do update set
   {%- for name in contract.content %}
