@@ -85,6 +85,16 @@ def test_what_the_source_no_longer_has_is_deleted_softly_and_returns(app_db: Dat
     assert live(app_db) == {f"p{number}" for number in range(20)}
 
 
+@pytest.mark.parametrize("mode", ["snapshot", "delta"])
+def test_a_record_fetched_no_later_than_the_deleting_snapshot_leaves_it_deleted(app_db: Database, mode: Any) -> None:
+    synced(app_db, PRODUCTS, [[product(1), product(2)]], fetched_at=at(0))
+    synced(app_db, PRODUCTS, [[product(2)]], fetched_at=at(10))
+    newer = product(1, updated_at=at(-1).isoformat())
+    row = synced(app_db, PRODUCTS, [[newer, product(2)]], fetched_at=at(10), mode=mode)
+    assert counts(row) == {"stale": 1, "unchanged": 1}
+    assert live(app_db) == {"p2"}
+
+
 def test_a_snapshot_that_lost_too_much_is_stopped(app_db: Database) -> None:
     everything = [product(number) for number in range(20)]
     synced(app_db, PRODUCTS, [everything], fetched_at=at(0))
