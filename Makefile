@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-15 stack up down status psql env env-file lint format bench docs revision lock
+.PHONY: help demo test test-postgres-15 stack up down status psql env env-file lint format bench chaos docs revision lock
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -69,6 +69,10 @@ format: $(READY) ## Formats the code
 
 bench: $(READY) ## Speed, as ratios to a floor measured in the same run (some minutes)
 	@$(BIN)/python -m benchmarks.daily_sync
+	@$(BIN)/python -m benchmarks.publish
+
+chaos: $(READY) ## The proof that no record is lost: 10,000 random schedules of syncs, failures and kills (an hour or more)
+	@$(BIN)/python -m tests.chaos --schedules 10000 --http 200
 
 docs: $(READY) ## docs/DAGS.md from the DAGs themselves
 	@$(BIN)/python -m sluice.dag_docs

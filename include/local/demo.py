@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -12,13 +13,22 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import psycopg
+import requests
 from psycopg.rows import dict_row
 
 from include.database import migrate
 from include.local.processes import StackError, log_tail
 from include.local.stack import REPOSITORY, Stack
 
-PIPELINES = ("daily_sync",)
+PIPELINES: dict[str, dict[str, Any]] = {
+    "daily_sync": {},
+    "delta_sync": {},
+    "replay_dead_letters": {"dry_run": True},
+    "housekeeping": {},
+}
+"""The pipelines in their order, with the params of each."""
+CHANGES = {"change": 200, "add": 50, "delete": 20}
+"""What happens at the source, to each entity, between the full sync and the delta sync."""
 COUNTS = ("records_read", "inserted", "updated", "unchanged", "stale", "duplicate", "quarantined", "deleted")
 STEP = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+) map_index=(?P<index>-?\d+)")
 PROGRESS = re.compile(r"\[(?:info|warning|error) *\] (?P<text>[a-z_]+: .*?) *\[(?:airflow\.task\.operators\.)?sluice\.")
@@ -37,26 +47,46 @@ def main() -> int:
         stack.up()
         migrate.upgrade(stack.dsn())
         stack.prepare_metadata()
-        failed = [pipeline for pipeline in PIPELINES if not run(stack, pipeline)]
+        with psycopg.connect(stack.dsn()) as connection:
+            before = connection.execute("select coalesce(max(id), 0) from operations.sync_log").fetchone()
+        failed = []
+        for pipeline, params in PIPELINES.items():
+            if pipeline == "delta_sync":
+                change_source(stack)
+            if not run(stack, pipeline, params):
+                failed.append(pipeline)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     with psycopg.connect(stack.dsn()) as connection:
-        print(f"\n{report(connection)}\n")
+        print(f"\n{report(connection, after=before[0] if before else 0)}\n")
     print(WHERE_TO_LOOK.format(root=stack.root, seconds=time.monotonic() - started))
     for pipeline in failed:
         print(f"{pipeline} failed: see {stack.root}/logs/demo_{pipeline}.log", file=sys.stderr)
     return 1 if failed else 0
 
 
-def run(stack: Stack, pipeline: str) -> bool:
+def change_source(stack: Stack) -> None:
+    """Lets a minute pass at the demo API, in which records change, come and go."""
+    api = json.loads(stack.environment("demo")["AIRFLOW_CONN_SOURCE_API"])
+    answer = requests.post(
+        f"http://{api['host']}:{api['port']}/_control/advance",
+        json={"seconds": 60, **CHANGES},
+        headers={"Authorization": f"Bearer {api['password']}"},
+        timeout=60,
+    )
+    answer.raise_for_status()
+    logger.info("the source: %s of each entity", ", ".join(f"{n} {verb}d" for verb, n in CHANGES.items()))
+
+
+def run(stack: Stack, pipeline: str, params: dict[str, Any]) -> bool:
     """Runs a DAG by `airflow dags test` on the metadata database of the demo; prints its steps and its progress."""
     log = stack.root / "logs" / f"demo_{pipeline}.log"
     environ = {**os.environ, **stack.environment("demo")}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     logger.info("%s: airflow dags test (the whole log is in %s)", pipeline, log)
     started = time.monotonic()
-    command = [str(Path(sys.executable).parent / "airflow"), "dags", "test", pipeline]
+    command = [str(Path(sys.executable).parent / "airflow"), "dags", "test", pipeline, "--conf", json.dumps(params)]
     process = subprocess.Popen(  # noqa: S603 - our own program, no shell
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -75,11 +105,11 @@ def run(stack: Stack, pipeline: str) -> bool:
     return succeeded
 
 
-def report(connection: psycopg.Connection[Any]) -> str:
-    """What the newest execution of each entity did, and why records are in the dead letters, as two tables."""
+def report(connection: psycopg.Connection[Any], after: int) -> str:
+    """What each execution did whose id is above `after`, and why records are in the dead letters, as two tables."""
     with connection.cursor(row_factory=dict_row) as cursor:
         synced = cursor.execute(
-            "select distinct on (entity) * from operations.sync_log order by entity, id desc"
+            "select * from operations.sync_log where id > %s order by mode desc, entity", (after,)
         ).fetchall()
         letters = cursor.execute(
             """
@@ -101,7 +131,7 @@ def report(connection: psycopg.Connection[Any]) -> str:
             """,
             (REASONS,),
         ).fetchall()
-    rows = [[row["entity"], *(f"{row[name]:,}" for name in COUNTS)] for row in synced]
+    rows = [[f"{row['entity']} ({row['mode']})", *(f"{row[name]:,}" for name in COUNTS)] for row in synced]
     reasons = [[row["entity"], f"{row['letters']:,}", row["reason"][:80]] for row in letters]
     return "\n\n".join(
         [

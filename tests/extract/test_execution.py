@@ -182,8 +182,8 @@ def test_records_without_a_version_are_compared_by_content(source: Syncing) -> N
     assert counts(source.sync("snapshot", unversioned)) == {"inserted": 60}
     source.control("advance", entity="products", seconds=60, change=4)
     row = source.sync("delta", unversioned)
-    assert counts(row) == {"updated": row["updated"], "unchanged": row["unchanged"]}
-    assert 1 <= row["updated"] <= 4  # a change may have brought the same content
+    assert row["updated"] + row["unchanged"] == row["records_read"] == 4  # a change may bring the same content
+    assert row["updated"] >= 1
     there = {record["id"]: record["name"] for record in source.session.get(f"{source.url}/products").json()}
     with psycopg.connect(source.database) as connection:
         assert dict(connection.execute("select id, name from app.products").fetchall()) == there
