@@ -224,43 +224,10 @@ _NAME_WORD = r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ][A-Za-zÀ-ÖØ-öø-ÿ'.-]*"
 _USUAL_NAME = re.compile(rf"{_NAME_WORD}(?: {_NAME_WORD})*")
 
 _JOINERS: Final = "\u200c\u200d"  # format characters that Persian and Indic names are spelled with
-# fmt: off  (a word list reads better as a paragraph)
-_PARTICLES = {
-    "'s",
-    "'t",
-    "’s",
-    "’t",
-    "af",
-    "al",
-    "av",
-    "bin",
-    "binti",
-    "da",
-    "das",
-    "de",
-    "del",
-    "della",
-    "den",
-    "der",
-    "des",
-    "di",
-    "do",
-    "dos",
-    "du",
-    "el",
-    "ibn",
-    "la",
-    "le",
-    "ten",
-    "ter",
-    "van",
-    "vom",
-    "von",
-    "zu",
-    "zum",
-    "zur",
-}
-# fmt: on
+_PARTICLES = frozenset(
+    "'s 't ’s ’t af al av bin binti da das de del della den der des di"
+    " do dos du el ibn la le ten ter van vom von zu zum zur".split()
+)
 _AS_WRITTEN = {"e", "y"}  # `Ortega y Gasset`, `John E Smith`: a conjunction or an initial, only the writer knows
 _UPPER_CASE = {"II", "III", "IV", "VII", "VIII", "IX", "MD", "DDS", "DVM", "CPA", "MBA"}  # VI and XI are names too
 _INITIAL = re.compile(r"""(?:^|(?<=[-‐‑–./,;&("“«]))(?:(?:[^\W\d_]|dell|dall)?['’`ʼ]+)?[^\W\d_ʼ]""")
