@@ -46,7 +46,9 @@ def close_run(
         on conflict (pipeline, run_id) do update set
           ended_at = excluded.ended_at,
           status = excluded.status,
-          error_message = case when excluded.status = 'failed' then coalesce(r.error_message, excluded.error_message) end,
+          error_message = case
+            when excluded.status = 'failed' then coalesce(r.error_message, excluded.error_message)
+          end,
           records_processed = excluded.records_processed
         """,
         {"pipeline": pipeline, "run_id": run_id, "status": status, "error": error},

@@ -19,17 +19,10 @@ from psycopg import Connection
 
 from include.contracts.contract import Contract
 from include.extract.client import SourceClient, SourceError
-from include.extract.execution import Request, extract
+from include.extract.execution import Request, SinceAheadError, extract
 from include.extract.landing import FetchState, Landing, batches
 from include.load import staging
-from include.load.publish import (
-    ACCOUNTING,
-    ALREADY_PUBLISHED,
-    OVERTAKEN,
-    TOO_MANY_DELETES,
-    publish,
-    queue_dead_letters,
-)
+from include.load.publish import OVERTAKEN, TOO_MANY_DELETES, publish, queue_dead_letters
 from include.operations import dead_letters, executions, sync_log
 from include.transform.validation import PageValidator
 from tests.chaos.schedule import HOUR, Begin, Kill
@@ -54,7 +47,6 @@ class Run:
     done: int = 0
     execution: UUID | None = None
     batches: list[range] = field(default_factory=list)
-    fetched_from: int = 0
     fetched_until: int = 0
     failed: bool = False
 
@@ -157,7 +149,7 @@ class SyncClient:
         try:
             [self._extract, self._stage, self._publish][run.done](number, run)
             self._deadly.at("returning")
-            run.done += 1
+            run.done += not run.failed
         except KilledError:
             pass
         except SourceError as error:
@@ -198,19 +190,16 @@ class SyncClient:
             )
             self.connection.commit()
             run.begun_at = self.source.now
-        since_ago = run.request.since_ago
-        request = Request(
-            mode=run.request.mode,
-            since=None if since_ago is None else moment(self.source.now + self.source.behaviour.answering_skew - since_ago - HOUR),
-            options=dict.fromkeys(run.request.options, True),
-        )
-        begun = self.source.now
+        since = None
+        if run.request.since_ago is not None:
+            since = moment(self.source.now + self.source.behaviour.answering_skew - run.request.since_ago)
+        request = Request(run.request.mode, since, dict.fromkeys(run.request.options, True))
         client = SourceClient(
             self._session,
             self._url,
             self.contract.name,
             attempts=2,
-            sleep=lambda seconds: self.source.advance(round(seconds) * SECOND),
+            sleep=lambda seconds: self.source.advance(int(seconds) * SECOND),  # without the jitter
         )
         self.connection.autocommit = True
         try:
@@ -224,8 +213,12 @@ class SyncClient:
                 open_landing=lambda uri: DeadlyLanding(Path(uri), self._deadly),
                 report=self._report,
             )
+        except SinceAheadError:
+            run.failed = True
+            return
         finally:
             self.connection.autocommit = False
+        run.fetched_until = self.source.now
         self._hand_on(run, execution.execution, state)
 
     def _report(self, line: str) -> None:
@@ -317,7 +310,7 @@ class SyncClient:
             run.failed = True
             return
         self.connection.commit()
-        landing = self._open(executions.get(self.connection, run.execution))
+        landing = Landing(Path(executions.get(self.connection, run.execution).landing))
         state = landing.load_state()
         records = sum(len(json.loads(landing.read_page(page.number))) for page in state.pages) if state else 0
         self.executed += 1

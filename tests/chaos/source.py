@@ -133,7 +133,7 @@ class Source:
         """Nobody changes anything any more; wait until all shows and a slow first answer's clock is passed."""
         self._coming = []
         self.faults = False
-        shown = max((states[-1].visible for states in self.states.values()), default=0)
+        shown = max((states[-1].visible for states in self.states.values() if states), default=0)
         self.advance(max(shown - self.now, 0) + self.behaviour.first_answer + 2 * SECOND)
 
     def shown(self, at: int | None = None) -> dict[str, State]:

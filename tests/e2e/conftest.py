@@ -41,14 +41,17 @@ def source(root: Stack) -> Iterator[Source]:
 
 @pytest.fixture(scope="session")
 def stack(root: Stack, source: Source) -> Iterator[Stack]:
-    """PostgreSQL with all databases migrated; `source_api` leads to the demo API; retries come after a second."""
+    """PostgreSQL with all databases migrated; `source_api` leads to the demo API; retries come after one second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_SOURCE_API", source.connection())
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         options = airflow.options
 
         def impatient(*arguments: Any) -> dict[str, str]:
-            return options(*arguments) | {"AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1"}
+            return options(*arguments) | {
+                "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",  # which Airflow takes as one second, for each retry
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # the files stay as they are
+            }
 
         patch.setattr(airflow, "options", impatient)
         try:

@@ -25,7 +25,7 @@ from include.local.stack import REPOSITORY, Stack
 SIZES = {"customers": 3_000, "products": 1_200, "orders": 3_000}
 PAGE = 500
 PAGES = {entity: -(-size // PAGE) for entity, size in SIZES.items()}
-TOKEN = "demo-token-of-the-end-to-end-tests"  # noqa: S105 - of a server that lives as long as the tests
+TOKEN = "demo-token-of-the-end-to-end-tests"
 NAMES = [contract.name for contract in CONTRACTS]
 OPERATIONS = ("executions", "sync_log", "dead_letters", "pipeline_runs")
 TABLES = ("customers", "customers_history", "products", "orders", "order_items")
@@ -277,3 +277,14 @@ def leaks(stack: Stack, secrets: list[str]) -> list[str]:
 def secrets(stack: Stack) -> list[str]:
     """Every password and token of the stack and of the source."""
     return [TOKEN, *json.loads((stack.root / "stack.json").read_text())["secrets"].values()]
+
+
+def differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two answers of `DataDatabase.untouched`, row by row, for a failure that can be read."""
+    return [
+        f"{name}: {row}"
+        for name in before
+        for rows, others in ((before[name], after[name]), (after[name], before[name]))
+        for row in rows
+        if row not in others
+    ]

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from include.local.stack import Stack
-from tests.e2e.running import NAMES, PAGES, TABLES, TOKEN, Database, DataDatabase, Run, Runner, Source, leaks, secrets
+from tests.e2e.running import (
+    NAMES,
+    PAGES,
+    TABLES,
+    TOKEN,
+    Database,
+    DataDatabase,
+    Run,
+    Runner,
+    Source,
+    differing,
+    leaks,
+    secrets,
+)
 
 ROWS = {
     "customers": ("app.customers", "app.customers_history"),
@@ -49,7 +63,7 @@ def states(stack: Stack, run: Run) -> dict[str, str]:
 
 def succeeded(run: Run, data: DataDatabase, records: int) -> None:
     """Asserts that the run and its row say so, and that nothing staged is left."""
-    assert run.state == "success", run.log[-6000:]
+    assert run.state == "success", run.log[-2000:]
     assert data.pipeline_run(run.run_id) == {
         "pipeline": "daily_sync",
         "status": "success",
@@ -177,8 +191,12 @@ def test_a_snapshot_that_breaks_off_and_one_that_lost_half_publish_nothing_their
     error = failed(run, data, records=1200)
     assert data.log_of(run.run_id) == again({"products": counts["products"]}, products={"updated": 5})
     after = data.untouched()
-    for entity in ("customers", "orders"):
-        assert of(entity, after) == of(entity, before)
+    customers, orders = (differing(of(entity, before), of(entity, after)) for entity in ("customers", "orders"))
+    assert customers == []
+    assert [row for row in orders if not row.startswith("operations.dead_letters")] == []
+    letters = [row for row in after["operations.dead_letters"] if row["entity"] == "orders"]
+    assert len(letters) == counts["orders"]["quarantined"]
+    assert {row["attempts"] for row in letters} == {1, 2}  # those of the half that came were rejected once more
     live = counts["orders"]["inserted"]
     lost = [
         line for line in run.log.splitlines() if f" of {live} live rows, more than the share of 0.2 that may go" in line
@@ -215,7 +233,7 @@ def test_a_foreign_link_an_empty_snapshot_and_links_that_go_round_publish_nothin
     run = runner.run()
 
     failed(run, data)
-    assert data.untouched() == before
+    assert differing(before, data.untouched()) == []
     assert {
         name: state for name, state in states(stack, run).items() if state not in ("success", "upstream_failed")
     } == {
@@ -226,11 +244,8 @@ def test_a_foreign_link_an_empty_snapshot_and_links_that_go_round_publish_nothin
     assert source.requests() == {
         path: asked[path] + more for path, more in {"/customers": 2, "/products": 1, "/orders": 2}.items()
     }
-    assert (
-        "elsewhere.invalid, another origin than that of the connection: refused, nothing was sent"
-        in run.log.replace("/customers?", "")
-        or "another origin than that of the connection: refused, nothing was sent" in run.log
-    )
+    refused = r"leads to http://elsewhere\.invalid/customers\?\S+, another origin than that of the connection: refused"
+    assert re.search(refused, run.log)
     assert "products: nothing is published" in run.log
     assert "0 rows, expected at least 1" in run.log
     assert "is the next link of page 2, and was fetched before: the pages go round" in run.log
@@ -267,7 +282,7 @@ def test_an_api_that_dies_fails_the_run_soon_and_the_next_run_brings_everything(
     error = failed(run, data)
     assert error.startswith("customers.extract: customers: http")
     assert 'refused the connection (6 tries in 0 s): check the host in connection "source_api"' in error
-    assert data.untouched() == before
+    assert differing(before, data.untouched()) == []
     assert run.seconds < 60
 
     source.up()
@@ -303,6 +318,6 @@ def test_a_wrong_connection_is_named_and_no_secret_is_written_anywhere(
     error = failed(run, data)
     host = other.get("host", "127.0.0.1")
     assert error == f"customers.extract: customers: http://{host}:{source.port}/customers?limit=5000 {reason}"
-    assert data.untouched() == before
+    assert differing(before, data.untouched()) == []
     assert source.requests() == ({} if "host" in other else {"/customers": 1})
     assert leaks(stack, [*secrets(stack), *other.get("password", TOKEN).splitlines()]) == []
