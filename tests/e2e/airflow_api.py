@@ -1,0 +1,91 @@
+"""Airflow's REST API, as a person at its UI uses it, and the processes of its tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+import requests
+
+from include.local.stack import Stack
+from tests.e2e.running import Database, until
+
+ENDED = ("success", "failed")
+
+
+class AirflowApi:
+    """`daily_sync` under a real scheduler with the LocalExecutor."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.metadata = Database(stack.dsn("airflow"))
+        self._address = stack.up_airflow()
+        login, password = stack.admin()
+        self._session = requests.Session()
+        self._session.trust_env = False
+        token = self._ask("POST", "/auth/token", username=login, password=password)["access_token"]
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def unpause(self) -> None:
+        """Lets `daily_sync` run, and waits for the run that its schedule starts then, if there is one."""
+        until(
+            lambda: self.metadata.rows("select from dag where dag_id = 'daily_sync' and not is_stale"), "it is parsed"
+        )
+        self._ask("PATCH", "/api/v2/dags/daily_sync", is_paused=False)
+        due = "select from dag where dag_id = 'daily_sync' and next_dagrun_create_after > now()"
+        until(lambda: self.metadata.rows(due), "the run that is due has begun")
+        until(
+            lambda: not self.metadata.rows("select from dag_run where state in ('queued', 'running')"), "it has ended"
+        )
+
+    def trigger(self, **conf: Any) -> str:
+        """Begins a run; gives its id."""
+        answer = self._ask("POST", "/api/v2/dags/daily_sync/dagRuns", logical_date=None, conf=conf)
+        return str(answer["dag_run_id"])
+
+    def clear(self, run_id: str, *tasks: str, downstream: bool = False) -> None:
+        """Clears tasks of a run that has ended, which begins again with them."""
+        self._ask(
+            "POST",
+            "/api/v2/dags/daily_sync/clearTaskInstances",
+            dry_run=False,
+            dag_run_id=run_id,
+            task_ids=list(tasks),
+            include_downstream=downstream,
+            only_failed=False,
+            reset_dag_runs=True,
+        )
+
+    def ended(self, run_id: str, seconds: float = 90) -> str:
+        """The run's state, once it has ended."""
+        query = "select state from dag_run where dag_id = 'daily_sync' and run_id = %s"
+
+        def state() -> str | None:
+            (found,) = self.metadata.column(query, run_id)
+            return found if found in ENDED else None
+
+        return str(until(state, f"{run_id} has ended", seconds))
+
+    def tasks(self, run_id: str, column: str = "state") -> dict[str, Any]:
+        """The state, or another column, of each task of a run."""
+        query = f"select task_id, {column} as found from task_instance where dag_id = 'daily_sync' and run_id = %s"
+        return {row["task_id"]: row["found"] for row in self.metadata.rows(query, run_id)}
+
+    def kill(self, run_id: str, task: str) -> int:
+        """kill -9 to the process of a running task, not to its supervisor; gives the number of the try."""
+        query = (
+            "select id::text, try_number from task_instance "
+            "where dag_id = 'daily_sync' and run_id = %s and task_id = %s and state = 'running'"
+        )
+        ((instance, number),) = [row.values() for row in self.metadata.rows(query, run_id, task)]
+        (process,) = [p for p in psutil.process_iter(["cmdline"]) if f"airflow worker -- {instance}" in _title(p)]
+        process.kill()
+        return int(number)
+
+    def _ask(self, method: str, path: str, **body: Any) -> Any:
+        answer = self._session.request(method, self._address + path, json=body, timeout=30)
+        assert answer.ok, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(process.info["cmdline"] or ())
