@@ -68,7 +68,8 @@ def main() -> int:
 
 def change_source(stack: Stack) -> None:
     """Lets a minute pass at the demo API, in which records change, come and go."""
-    api = json.loads(stack.environment("demo")["AIRFLOW_CONN_SOURCE_API"])
+    environ = {**os.environ, **stack.environment("demo")}
+    api = json.loads(environ["AIRFLOW_CONN_SOURCE_API"])
     answer = requests.post(
         f"http://{api['host']}:{api['port']}/_control/advance",
         json={"seconds": 60, **CHANGES},

@@ -65,7 +65,7 @@ def stack(root: Stack, source: Source) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def runner(stack: Stack) -> Iterator[Runner]:
-    """Runs `daily_sync` without a scheduler."""
+    """Runs DAGs without a scheduler."""
     runner = Runner(stack, stack.root / "logs" / "dag_runner.log")
     yield runner
     runner.stop()

@@ -1,9 +1,9 @@
-"""Runs `daily_sync` by `dag.test()`, as `airflow dags test` does, again and again in one process.
+"""Runs DAGs by `dag.test()`, as `airflow dags test` does, again and again in one process.
 
 Importing Airflow and Great Expectations costs some 8 s: it is paid once. Each line of standard input is a JSON object,
-`conf` for the run and `environ` for the time of the run; the answer is a line of JSON on the file descriptor that the
-first argument names. Logs go to standard output. The one thing that is not as in production: the waits between tries
-of the same page are left out (their number is not).
+`dag_id`, `conf` for the run and `environ` for the time of the run; the answer is a line of JSON on the file descriptor
+that the first argument names. Logs go to standard output. The one thing that is not as in production: the waits between
+tries of the same page are left out (their number is not).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
             order: dict[str, Any] = json.loads(line)
             before = dict(os.environ)
             os.environ.update(order["environ"])
-            dag = get_bagged_dag(bundle_names=None, dag_id="daily_sync")  # anew: a run's params stay in the object
+            dag = get_bagged_dag(bundle_names=None, dag_id=order["dag_id"])  # anew: a run's params stay in the object
             run = dag.test(run_conf=order["conf"])
             os.environ.clear()
             os.environ.update(before)

@@ -140,16 +140,16 @@ class Runner:
             )
         os.close(answering)
 
-    def run(self, *, environ: dict[str, str] | None = None, **conf: Any) -> Run:
-        """One run of `daily_sync` with these params, to its end."""
-        self.begin(environ=environ, **conf)
+    def run(self, dag_id: str = "daily_sync", *, environ: dict[str, str] | None = None, **conf: Any) -> Run:
+        """One run with these params, to its end."""
+        self.begin(dag_id, environ=environ, **conf)
         return self.result()
 
-    def begin(self, *, environ: dict[str, str] | None = None, **conf: Any) -> None:
+    def begin(self, dag_id: str = "daily_sync", *, environ: dict[str, str] | None = None, **conf: Any) -> None:
         """Begins a run."""
         self._began, self._offset = time.monotonic(), self.log.stat().st_size
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"conf": conf, "environ": environ or {}}) + "\n")
+        self._process.stdin.write(json.dumps({"dag_id": dag_id, "conf": conf, "environ": environ or {}}) + "\n")
         self._process.stdin.flush()
 
     def result(self, seconds: float = 120) -> Run:
