@@ -75,6 +75,8 @@ class Sync:
     seconds: float
     steps: dict[str, float]
     whole_command: float
+    load: float
+    """The machine's, over the run's last minute: above the number of processors, the seconds are others' too."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def sync(stack: Stack) -> Sync:
                 logger.info("  %s", said["text"])
     if process.wait() != 0:
         raise StackError(f"daily_sync failed. {log_tail(log)}")
-    whole_command = time.monotonic() - started
+    whole_command, load = time.monotonic() - started, os.getloadavg()[0]
     with psycopg.connect(stack.dsn(), row_factory=dict_row) as connection:
         row = connection.execute(
             "select s.*, e.landing from operations.sync_log s join operations.executions e using (execution)"
@@ -195,6 +197,7 @@ def sync(stack: Stack) -> Sync:
         seconds=(ended - began).total_seconds(),
         steps=steps(stack, row["run_id"], began, ended),
         whole_command=whole_command,
+        load=load,
     )
 
 
@@ -372,17 +375,14 @@ def report(
         ),
     ]
     counted = ", ".join(f"{name} {value:,}" for name, value in first.counts.items())
-    return f"{counted}\n\n{table([f'{rows:,} customers', 'seconds', 'share', 'rows a second'], lines)}"
+    busy = f"{os.cpu_count()} processors, load {first.load:.1f} after the first run, {second.load:.1f} after the second"
+    return f"{counted}\n{busy}\n\n{table([f'{rows:,} customers', 'seconds', 'share', 'rows a second'], lines)}"
 
 
 def machine() -> str:
-    """What the numbers were measured on, and whether it was busy with other things."""
+    """What the numbers were measured on."""
     memory = psutil.virtual_memory().total / 2**30
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors, "
-        f"{memory:.0f} GiB; load over 1, 5 and 15 minutes at the end: {load}"
-    )
+    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {memory:.0f} GiB"
 
 
 if __name__ == "__main__":
