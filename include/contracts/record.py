@@ -7,11 +7,12 @@ place that says what is valid: columns, CHECK constraints and gate expectations 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from include.transform.cleaners import clean_email, clean_name, parse_datetime
 
@@ -51,16 +52,21 @@ def none_to_zero(value: Any) -> Any:
     return 0 if value is None else value
 
 
+def text_only(clean: Callable[[str], str]) -> Callable[[Any], Any]:
+    """A cleaner of text that leaves what is no text to pydantic's own error."""
+    return lambda value: clean(value) if isinstance(value, str) else value
+
+
 AnyText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 """Any text that a Postgres text column can hold: no NUL (lone surrogates pydantic refuses itself)."""
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f]+$")]
 """A source's own text key: not empty, without blanks and control characters."""
 
-PersonName = Annotated[str, AfterValidator(clean_name), StringConstraints(min_length=1, max_length=100)]
+PersonName = Annotated[str, StringConstraints(min_length=1, max_length=100), BeforeValidator(text_only(clean_name))]
 """A person's name, cleaned, then 1 to 100 characters."""
 
-Email = Annotated[str, AfterValidator(clean_email), StringConstraints(max_length=254)]
+Email = Annotated[str, StringConstraints(max_length=254), BeforeValidator(text_only(clean_email))]
 """An e-mail address, trimmed, lower-cased and checked in form; 254 characters at most (RFC 5321, 4.5.3.1.3)."""
 
 Timestamp = Annotated[datetime, BeforeValidator(parse_datetime)]

@@ -166,10 +166,6 @@ def _path(location: Iterable[int | str]) -> str:
 def _message(item: Any) -> str:
     if item["type"] == "string_pattern_mismatch" and "x00" in item["msg"]:
         return "holds a character that Postgres text cannot hold or that a key must not (NUL, blank, control character)"
-    if item["type"] in ("too_short", "too_long") and item["ctx"]["field_type"] != "List":
-        bound = item["ctx"].get("min_length", item["ctx"].get("max_length"))
-        word = "least" if item["type"] == "too_short" else "most"
-        return f"should have at {word} {bound} characters, has {item['ctx']['actual_length']}"
     message: str = item["msg"]
     return message.removeprefix("Value error, ")
 

@@ -373,8 +373,6 @@ def test_what_cannot_be_declared_is_an_error(app_database: str, connection: Conn
         run(app_database, PRODUCTS, execution, share=5)
     with pytest.raises(GateError, match="has not landed"):
         run(app_database, PRODUCTS, replace(execution, records_read=None))
-    with pytest.raises(GateError, match="severity"):
-        run(app_database, replace(PRODUCTS, checks=(Check("odd", "true", severity="fatal"),)), execution)
 
 
 def test_suites_can_be_evaluated_again(app_database: str, connection: Connection[Any]) -> None:

@@ -282,7 +282,8 @@ insert into {{ contract.table }} ({{ list(contract.columns) }}, updated_at, fetc
 select {{ list(contract.columns, 's') }}, s.updated_at, s.fetched_at, nextval('app.change_seq')
   from verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
- where v.verdict = 'inserted';
+ where v.verdict = 'inserted'
+ order by {{ list(key, 's') }};  -- in the order of the primary key, whose pages are then filled one after the other
 
 -- A record that is seen is not absent; a delta that asked for it knows its row to be right as of its own fetch.
 update {{ contract.table }} t
@@ -482,8 +483,9 @@ select
 {%- if replay %}
     when true then watermark_in_force
 {%- endif %}
+    when not settled then watermark_in_force
     when reset_watermark then least(newest_seen, fetched_at)
-    when newest_seen is null or not settled then watermark_in_force
+    when newest_seen is null then watermark_in_force
 {%- if snapshot %}
     when watermark_in_force is null then {{ 'least(newest_seen, fetched_at)' if stable else 'null' }}
 {%- else %}
