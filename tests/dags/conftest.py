@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,12 +19,34 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
 
 _home = TemporaryDirectory(prefix="sluice-airflow-")  # removed when the process ends
-use_empty_airflow(Path(_home.name))  # before any test of this folder imports airflow
+_outside = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW")}
+_level = logging.getLogger().level
+use_empty_airflow(Path(_home.name))  # before any test of this folder imports airflow, which looks for its home once
+importlib.import_module("airflow")
+_inside = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW")}
+
+
+def _become(environment: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    logging.getLogger().setLevel(_level)  # Airflow sets it once, to what it reads in its settings
+
+
+_become(_outside)
 
 FILES = sorted(path for path in DAGS.glob("*.py") if not path.name.startswith("_"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package", autouse=True)
+def _empty_airflow() -> Iterator[None]:
+    """Airflow's own settings while the tests of this folder run, and no longer."""
+    _become(_inside)
+    yield
+    _become(_outside)
+
+
+@pytest.fixture(scope="package")
 def bag() -> DagBag:
     """All DAG files, parsed."""
     from airflow.dag_processing.dagbag import DagBag

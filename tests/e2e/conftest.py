@@ -17,7 +17,7 @@ from tests.e2e.running import DataDatabase, Runner, Source
 ROOT = REPOSITORY / ".local" / "test"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def root() -> Iterator[Stack]:
     """The stack's folder, held: two test runs at once take turns."""
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def root() -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def source(root: Stack) -> Iterator[Source]:
     """The demo API."""
     source = Source(root.root / "logs" / "demo_api.log")
@@ -39,7 +39,7 @@ def source(root: Stack) -> Iterator[Source]:
     source.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(root: Stack, source: Source) -> Iterator[Stack]:
     """PostgreSQL with all databases migrated; `source_api` leads to the demo API; retries come after one second."""
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +63,7 @@ def stack(root: Stack, source: Source) -> Iterator[Stack]:
             root.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runner(stack: Stack) -> Iterator[Runner]:
     """Runs DAGs without a scheduler."""
     runner = Runner(stack, stack.root / "logs" / "dag_runner.log")
