@@ -106,12 +106,16 @@ class PageValidator:
         record_key = key or "sha256:" + hashlib.sha256(payload.encode("utf-8", "surrogatepass")).hexdigest()
         return Rejected(page, position, record_key, key is not None, version, stage, error, payload)
 
-    def identities(self, text: str) -> set[tuple[str, datetime | None]]:
-        """(key, version) of each record of a page, valid or not: what tells whether two readings brought the same."""
-        found = set()
+    def identities(self, text: str) -> set[tuple[str, datetime | str | None]]:
+        """(key, version) of each record of a page, valid or not: what tells whether two readings brought the same.
+
+        Where records have no version, their text stands for it.
+        """
+        found: set[tuple[str, datetime | str | None]] = set()
         for value, start, end in iter_records(text, self.contract.endpoint.records):
-            record = self.reject(0, 0, value, text[start:end], "")
-            found.add((record.record_key, record.record_version))
+            payload = text[start:end]
+            record = self.reject(0, 0, value, payload, "")
+            found.add((record.record_key, record.record_version if self.contract.version else payload))
         return found
 
     def key_text(self, value: Any) -> str | None:

@@ -9,7 +9,6 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,10 +26,9 @@ from include.operations import dead_letters, executions, sync_log
 from include.transform.validation import PageValidator
 from tests.chaos.schedule import HOUR, Begin, Kill
 from tests.chaos.source import SECOND, InProcess, Session, Source, moment
-from tests.chaos.things import CONTRACTS
 
 PIPELINE = "chaos"
-BATCH_ROWS = 4
+BATCH_ROWS = 12
 TASKS = ("extract", "stage", "publish")
 
 
@@ -59,6 +57,7 @@ class Published:
     run: Run
     staged: set[tuple[str, Any]]
     records: int
+    settled: bool
 
 
 class Deadly:
@@ -111,7 +110,6 @@ class SyncClient:
         *,
         url: str | None = None,
         watch: Callable[[Published], None] = lambda published: None,
-        before_publish: Callable[[], None] = lambda: None,
     ) -> None:
         """`url` is where a server serves the source; None asks it in this process. `watch` sees every publish."""
         self.connection = connection
@@ -123,7 +121,6 @@ class SyncClient:
         self._landing = landing
         self._deadly = Deadly()
         self._watch = watch
-        self._before_publish = before_publish
         self._session = Session(lambda: self._deadly.at("asking"), lambda: self._deadly.at("asked"))
         if url is None:
             self._session.mount("http://", InProcess(source))
@@ -153,7 +150,8 @@ class SyncClient:
         except KilledError:
             pass
         except SourceError as error:
-            assert error.retryable, error
+            if not error.retryable:
+                raise
         finally:
             for thread in threading.enumerate():
                 if thread.name.startswith("fetch-"):
@@ -241,9 +239,7 @@ class SyncClient:
             staging.drop(self.connection, earlier)
         landing = DeadlyLanding(Path(execution.landing), self._deadly)
         state = dead_letters.land(self.connection, self.contract, execution, choice, landing)
-        executions.landed(
-            self.connection, execution.execution, fetched_at=state.fetched_at, records_read=state.records
-        )
+        executions.landed(self.connection, execution.execution, fetched_at=state.fetched_at, records_read=state.records)
         self._deadly.at("landed")
         self.connection.commit()
         self._hand_on(run, execution.execution, state)
@@ -287,7 +283,6 @@ class SyncClient:
             run.failed = True
             return
         self._deadly.at("publishing")
-        self._before_publish()
         staged = {
             (key, version)
             for key, version in self.connection.execute(
@@ -310,9 +305,10 @@ class SyncClient:
             run.failed = True
             return
         self.connection.commit()
-        landing = Landing(Path(executions.get(self.connection, run.execution).landing))
+        execution = executions.get(self.connection, run.execution)
+        landing = Landing(Path(execution.landing))
         state = landing.load_state()
         records = sum(len(json.loads(landing.read_page(page.number))) for page in state.pages) if state else 0
         self.executed += 1
         self.read += records
-        self._watch(Published(row, run, staged, records))
+        self._watch(Published(row, run, staged, records, execution.settled))

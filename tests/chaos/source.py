@@ -11,13 +11,12 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from random import Random
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -32,8 +31,8 @@ SECOND = 1000
 MINUTE = 60 * SECOND
 
 Flaw = Literal["", "long", "number", "child", "version", "key"]
-"""What is wrong with a record: its label is too long (which a mended contract takes), is a number, it has a child twice,
-its version cannot be read, its key cannot be read."""
+"""What is wrong with a record: a label that is too long (a mended contract takes it) or a number, a child twice, a
+version or a key that cannot be read."""
 
 
 def moment(milliseconds: int) -> datetime:
@@ -148,10 +147,11 @@ class Source:
 
     def held_throughout(self, key: str, begin: int, end: int) -> bool:
         """Whether the record was there, and its key readable, at every moment from `begin` to `end`."""
-        states = [state for state in self.states.get(key, []) if state.visible <= end]
-        last = [following.visible for _, following in pairwise(states)] + [end + 1]
-        within = [state for state, until in zip(states, last, strict=True) if until > begin]
-        return bool(within) and within[0].visible <= begin and all(s.label is not None and s.flaw != "key" for s in within)
+        states = self.states.get(key, [])
+        ends = [following.visible for following in states[1:]] + [end + 1]
+        within = [state for state, until in zip(states, ends, strict=False) if state.visible <= end and until > begin]
+        there = all(state.label is not None and state.flaw != "key" for state in within)
+        return bool(within) and within[0].visible <= begin and there
 
     def _do(self, change: Change) -> None:
         states = self.states.setdefault(change.key, [])
@@ -171,7 +171,7 @@ class Source:
     def respond(self, target: str) -> Reply:
         """The answer to GET `target`, a path with its query; takes its time."""
         self.requests += 1
-        chance = Random(self._seed * 1_000_003 + self.requests)  # of its own: the same whatever else is left out
+        chance = Random(self._seed * 1_000_003 + self.requests)  # noqa: S311 - nothing secret; the same whatever else is cut
         query = {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
         first = "after" not in query and "offset" not in query
         duration = chance.randint(1, self.behaviour.first_answer if first else self.behaviour.answer)
@@ -188,12 +188,13 @@ class Source:
         self.advance(duration - until_dated)
         return reply
 
-    def _page(self, path: str, query: Mapping[str, str]) -> Reply:
+    def _page(self, path: str, query: dict[str, str]) -> Reply:
         records = list(self.shown().values())
         if "modified_since" in query:
             since = milliseconds(datetime.fromisoformat(query["modified_since"]))
             strictly = "strictly" in query
             records = [r for r in records if r.stamp > since or (r.stamp == since and not strictly)]
+        cursors: dict[str, tuple[str, ...]]
         if self.behaviour.paging == "by key":
             cursors = {record.key: (record.key,) for record in records}
         else:
@@ -253,12 +254,19 @@ class InProcess(HTTPAdapter):
         return self.build_response(request, body)
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """Connections are reset here on purpose; what else fails in a handler shows at the client."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 class Server:
     """Serves one source after the other over HTTP on 127.0.0.1."""
 
     def __init__(self) -> None:
         self.source: Source | None = None
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = _QuietServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 

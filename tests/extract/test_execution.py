@@ -168,6 +168,12 @@ def test_a_watermark_that_is_no_time_is_refused_until_it_is_reset(source: Syncin
     assert row["watermark"] < EPOCH
 
 
+def test_a_reset_that_brings_nothing_leaves_the_watermark(source: Syncing) -> None:
+    before = source.sync("snapshot")["watermark"]
+    row = source.sync("delta", options={"reset_watermark": True}, since=EPOCH)
+    assert (row["records_read"], row["watermark"]) == (0, before)
+
+
 def test_a_source_that_ignores_what_is_asked_is_right_all_the_same(source: Syncing) -> None:
     deaf = dataclasses.replace(SMALL, endpoint=dataclasses.replace(SMALL.endpoint, changed_since="no_such_parameter"))
     source.sync("snapshot", deaf)

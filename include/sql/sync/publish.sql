@@ -483,9 +483,8 @@ select
 {%- if replay %}
     when true then watermark_in_force
 {%- endif %}
-    when not settled then watermark_in_force
+    when newest_seen is null or not settled then watermark_in_force
     when reset_watermark then least(newest_seen, fetched_at)
-    when newest_seen is null then watermark_in_force
 {%- if snapshot %}
     when watermark_in_force is null then {{ 'least(newest_seen, fetched_at)' if stable else 'null' }}
 {%- else %}
