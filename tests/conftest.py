@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -14,6 +13,7 @@ from psycopg import sql
 
 from include.database import migrate
 from include.local.postgres import PostgresServer
+from tests.memory import temporary_folder
 
 TEMPLATE = "migrated"
 _numbers = itertools.count()
@@ -22,7 +22,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, of SLUICE_POSTGRES_BIN if that is set, with a migrated template database."""
-    with TemporaryDirectory(prefix="sluice-") as folder:  # not pytest's: its parent is closed to the server's user
+    with temporary_folder() as folder:
         server = PostgresServer(Path(folder) / "postgres", fsync=False)
         server.start()
         try:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from psycopg import Connection
@@ -18,6 +17,7 @@ from tests.chaos.simulation import BrokenPromiseError, Repair, Simulation, play_
 from tests.chaos.source import MINUTE, Server
 from tests.chaos.tally import Tally
 from tests.chaos.things import database
+from tests.memory import temporary_folder
 
 CUTTING_SECONDS = 120.0
 OURS = "Sluice"
@@ -70,10 +70,6 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - only the parent of a temporary folder
-"""A folder in memory, where there is one."""
-
-
 class Prover:
     """Plays schedules on one database."""
 
@@ -82,7 +78,7 @@ class Prover:
     def running(cls) -> Iterator[Prover]:
         """One with a PostgreSQL server and an HTTP server of its own, in memory where that is possible."""
         with (
-            TemporaryDirectory(prefix="sluice-", dir=MEMORY if MEMORY.is_dir() else None) as folder,
+            temporary_folder() as folder,
             database(Path(folder)) as connection,
             Server().running() as server,
         ):
