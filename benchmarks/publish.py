@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from include.load.publish import publish
 from include.local.demo import table
 from include.local.postgres import PostgresServer
 from include.operations import executions
+from include.transform.validation import PageValidator
 
 Database = psycopg.Connection[Any]
 FETCHED = datetime(2026, 5, 1, tzinfo=UTC)
@@ -166,24 +168,44 @@ def row_by_row(database: Database, contract: Contract, rows: int) -> float:
 
 
 def delta(database: Database, rows: int) -> float:
-    """The median of some deltas of CHANGES customers, spread over a table of so many rows."""
+    """The median of some deltas of CHANGES customers, spread over a table of so many rows: staging and publish."""
     fill(database, CUSTOMERS, rows)
-    database.commit()
     database.autocommit = True
     database.execute("vacuum analyze app.customers")
     database.autocommit = False
-    step = rows // CHANGES
+    since = FETCHED - timedelta(days=1)
     seconds = []
     for number in range(REPEATS):
-        numbers = f"generate_series({number + 1}, {rows}, {step})"
-        version = f"timestamptz '2026-04-15Z' + interval '{number} minutes'"
-        execution = stage(database, CUSTOMERS, numbers, version, CHANGES, number)
-        seconds.append(
-            timed(lambda e=execution: publish(database, CUSTOMERS, e, mode="delta", max_deleted_share=0.2), database)  # type: ignore[misc]
-        )
-        staging.drop(database, execution)
-        database.commit()
+        changed = range(number + 1, rows + 1, rows // CHANGES)
+        body = json.dumps([customer(n, FETCHED - timedelta(hours=1)) for n in changed]).encode()
+        fetched_at = FETCHED + timedelta(minutes=number)
+
+        def work(body: bytes = body, fetched_at: datetime = fetched_at) -> None:
+            run = executions.Run("customers", "benchmark", f"run-{time.monotonic_ns()}")
+            drawn = executions.begin(database, run, mode="delta", landing_uri="memory://", since=since).execution
+            executions.landed(database, drawn, fetched_at=fetched_at, records_read=CHANGES)
+            staging.create(database, CUSTOMERS, drawn, fetched_at)
+            validator = PageValidator(CUSTOMERS, fetched_at)
+            staging.stage_batch(database, validator, drawn, [(1, CHANGES)], lambda _: body, "memory://", print)
+            row = publish(database, CUSTOMERS, drawn, mode="delta", max_deleted_share=0.2)
+            assert row["updated"] == CHANGES
+            staging.drop(database, drawn)
+
+        seconds.append(timed(work, database))
     return statistics.median(seconds)
+
+
+def customer(number: int, updated_at: datetime) -> dict[str, Any]:
+    """A customer as a source sends it, with the key that `fill` gave it."""
+    return {
+        "id": str(UUID(int=number)),
+        "full_name": f"John Roe {number}",
+        "email_address": f"john{number}@example.com",
+        "phone": "+14155550132",
+        "country": "US",
+        "signup_date": "2025-01-01T00:00:00Z",
+        "updated_at": updated_at.isoformat(),
+    }
 
 
 def main() -> int:
