@@ -16,7 +16,7 @@ from include.contracts.products import PRODUCTS, ProductRecord
 from include.contracts.record import Money
 from include.extract.landing import Landing
 from include.load import staging
-from include.load.publish import publish
+from include.load.publish import publish, queue_dead_letters
 from include.operations import dead_letters, executions
 from include.operations.dead_letters import Choice
 from include.operations.executions import Run
@@ -137,6 +137,21 @@ def test_a_letter_that_changed_since_it_was_chosen_stays(app_db: Database, tmp_p
     assert prices(app_db) == {"p1": 50}
     pending = app_db.execute("select status, payload ->> 'price' from operations.dead_letters").fetchall()
     assert pending == [("pending", "70")]
+
+
+def test_a_replay_that_is_stopped_leaves_every_letter_as_it_was(app_db: Database, tmp_path: Path) -> None:
+    synced(app_db, CHEAP, [[product(1, price=-1)]], fetched_at=at(0))
+    before = app_db.execute("select * from operations.dead_letters").fetchall()
+    run = Run("products", "replay_dead_letters", "stopped")
+    drawn = executions.begin(app_db, run, mode="replay", landing_uri=str(tmp_path))
+    landing = Landing(Path(drawn.landing))
+    state = dead_letters.land(app_db, PRODUCTS, drawn, Choice("products"), landing)
+    executions.landed(app_db, drawn.execution, fetched_at=state.fetched_at, records_read=state.records)
+    validator = PageValidator(PRODUCTS, state.fetched_at)
+    counted = staging.stage_batch(app_db, validator, drawn.execution, [(1, 1)], landing.read_page, "", print)
+    assert counted.rejected == 1
+    queue_dead_letters(app_db, PRODUCTS, drawn.execution)
+    assert app_db.execute("select * from operations.dead_letters").fetchall() == before
 
 
 def test_letters_are_chosen_by_every_criterion_that_is_given(app_db: Database) -> None:
