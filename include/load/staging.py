@@ -115,7 +115,7 @@ def stage_batch(
                 raise ValueError(
                     f"{contract.name}: page {number} of {landing} holds {found} records, "
                     f"{records} were counted when it landed; "
-                    f"clear {contract.name}.extract to fetch anew"
+                    "clear the entity's first task to begin anew"
                 )
             loader.load(staged)
             counted.records += found

@@ -52,6 +52,11 @@ class Execution:
     trust_source: bool
     reset_watermark: bool
 
+    @property
+    def first_task(self) -> str:
+        """The task that draws the entity's execution: to clear it is to begin anew."""
+        return f"{self.entity}.{'choose' if self.mode == 'replay' else 'extract'}"
+
 
 def begin(
     connection: Connection[Any],
@@ -87,7 +92,7 @@ def get(connection: Connection[Any], execution: UUID) -> Execution:
         found = cursor.execute("select * from operations.executions where execution = %s", (execution,)).fetchone()
     if found is None:
         raise LookupError(
-            f"execution {execution} is not in operations.executions: clear the extract task to fetch anew"
+            f"execution {execution} is not in operations.executions: clear the entity's first task to begin anew"
         )
     return found
 

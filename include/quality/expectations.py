@@ -53,7 +53,7 @@ def declared(contract: Contract, execution: Execution, *, max_quarantined_share:
     if read is None:
         raise ValueError(
             f"{contract.name}: execution {execution.execution} has not landed, how many records it read is unknown: "
-            f"clear {contract.name}.extract to fetch anew"
+            f"clear {execution.first_task} to begin anew"
         )
     names = StagingNames(contract, execution.execution)
     records, rejected = f"staging.{names.records}", f"staging.{names.rejected}"

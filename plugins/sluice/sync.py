@@ -194,7 +194,7 @@ def stage(entity: str, batch: dict[str, Any]) -> dict[str, int]:
             return {"records": 0, "valid": 0, "rejected": 0}
         if execution.fetched_at is None or not staging.exists(connection, contract, drawn):
             raise AirflowFailException(
-                f"{entity}: the staging tables of execution {drawn} are gone: clear {entity}.extract to fetch anew"
+                f"{entity}: the staging of execution {drawn} is gone: clear {execution.first_task} to begin anew"
             )
         landing = Landing(ObjectStoragePath(execution.landing))
         state = landing.load_state()

@@ -91,7 +91,7 @@ def test_killed_tasks_are_retried_and_a_cleared_task_leaves_the_same_rows_or_say
     assert differing(before, data.untouched()) == []
     logs = "".join(path.read_text() for path in (stack.root / "airflow/logs").rglob("*.log"))
     for entity in ("customers", "products"):
-        assert f"clear {entity}.extract to fetch anew" in logs
+        assert f"clear {entity}.extract to begin anew" in logs
     assert data.pipeline_run(run_id)["status"] == "failed"
 
     # that task cleared with what follows, the entities are synced anew

@@ -90,7 +90,8 @@ update staging.{{ staging.records }} s
   from staging.{{ staging.letters }} m
  where m.page = s.page and m.position = s.position;
 {% endif %}
-analyze staging.{{ staging.records }};
+-- The columns that plans below depend on; the rest would take as long again.
+analyze staging.{{ staging.records }} (page, position, fetched_at, {{ list(key) }}{{ ', updated_at' if versioned }});
 {% for children in contract.children.values() -%}
 analyze staging.{{ staging.children(children) }};
 {% endfor -%}

@@ -38,7 +38,7 @@ class GateOperator(BaseOperator):
                 return {"met": 0, "warnings": 0}
             if not staging.exists(connection, self.contract, drawn):
                 raise AirflowFailException(
-                    f"{name}: what execution {drawn} staged is gone: clear {self.extract_task_id} to fetch anew"
+                    f"{name}: what execution {drawn} staged is gone: clear {self.extract_task_id} to begin anew"
                 )
         share = float(Variable.get("max_quarantined_share", default="0.05"))
         result = gate.run(app_db_url(), self.contract, execution, max_quarantined_share=share)

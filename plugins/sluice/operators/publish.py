@@ -74,7 +74,7 @@ class PublishOperator(SQLExecuteQueryOperator):
             if row is None and not staging.exists(connection, self.contract, execution):
                 raise AirflowFailException(
                     f"{self.contract.name}: what execution {execution} staged is gone and was never published: "
-                    f"clear {self.extract_task_id} to fetch anew"
+                    f"clear {self.extract_task_id} to begin anew"
                 )
         return row
 
