@@ -13,6 +13,7 @@ from sqlalchemy.types import TypeEngine
 
 from include.contracts.endpoint import Endpoint
 from include.contracts.fields import FieldSpec, field_specs
+from include.contracts.files import Files
 from include.contracts.record import Record
 
 KEY_TYPES = ("uuid", "text", "bigint")
@@ -82,13 +83,17 @@ class Contract:
 
     `key` names the fields of the primary key. `version` names the field that says which of two records is newer;
     without one content is compared. `history` keeps replaced versions in `app.<name>_history`. `minimum_rows` is the
-    floor of a full snapshot. Raises `ContractError`, naming contract and field, for a declaration that cannot work.
+    floor of a full snapshot. `endpoint` or `files` say where the records come from, `connection` how an endpoint is
+    reached. `delta` says what `delta_sync` does: ask for changes; read the entity whole; or leave it to `daily_sync`.
+
+    Raises `ContractError`, naming contract and field, for a declaration that cannot work.
     """
 
     name: str
     record: type[Record]
     key: tuple[str, ...]
-    endpoint: Endpoint
+    endpoint: Endpoint | None = None
+    files: Files | None = None
     version: str | None = "updated_at"
     history: bool = False
     children: Mapping[str, Children] = field(default_factory=dict)
@@ -99,6 +104,7 @@ class Contract:
     lookback: timedelta = timedelta(minutes=15)
     initial_watermark: datetime = datetime(2020, 1, 1, tzinfo=UTC)
     connection: str = "source_api"
+    delta: Literal["changes", "whole", "never"] = "changes"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,19}", self.name):
@@ -113,6 +119,13 @@ class Contract:
                 )
         if not self.key:
             raise ContractError(f"contract {self.name}: it needs a key")
+        if (self.endpoint is None) == (self.files is None):
+            raise ContractError(f"contract {self.name}: it needs an endpoint or files, and not both")
+        if self.endpoint is not None and self.endpoint.changed_since is None and self.delta == "changes":
+            raise ContractError(
+                f'contract {self.name}: its endpoint has no `changed_since`: say delta="whole" to read it whole in '
+                'every delta_sync, or delta="never" to leave it to daily_sync'
+            )
         if self.version is not None:
             version = specs.get(self.version)
             if version is None or version.sql_type != "timestamptz" or version.nullable:
@@ -177,3 +190,18 @@ class Contract:
     @property
     def table(self) -> str:
         return f"app.{self.name}"
+
+    @property
+    def records_path(self) -> str:
+        """Where the records stand in a landed page: a dotted path, `""` for the page itself."""
+        return "" if self.endpoint is None else self.endpoint.records
+
+    @property
+    def stable(self) -> bool:
+        """Whether a snapshot surely holds what lives at the source throughout, so that one is enough to delete."""
+        return self.endpoint is None or self.endpoint.pagination.stable
+
+    @property
+    def source(self) -> str:
+        """Where the records come from, for people."""
+        return self.endpoint.path if self.endpoint is not None else self.files.uri if self.files is not None else ""

@@ -54,6 +54,7 @@ def operations_tables(metadata: MetaData) -> None:
             server_default=text("true"),
             comment="false where the source's pages shifted, so that the watermark must stay",
         ),
+        Column("until", TIME, comment="how far a first load by windows has come; null: to the source's present"),
         Column("allow_deletes", Boolean(), nullable=False, server_default=text("false")),
         Column("allow_quarantined", Boolean(), nullable=False, server_default=text("false")),
         Column("trust_source", Boolean(), nullable=False, server_default=text("false")),

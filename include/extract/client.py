@@ -18,7 +18,9 @@ import requests
 import tenacity
 import urllib3.exceptions
 
+from include.extract.authentication import QueryKeyAuth, RenewableAuth, TokenError
 from include.extract.masking import mask_url, mask_values, sent_secrets
+from include.extract.pagination import PageRequest
 
 __all__ = ["Answer", "SourceClient", "SourceError", "http_date"]
 
@@ -66,6 +68,8 @@ class _Failure:
     remedy: str
     retryable: bool
     retry_after: float | None = None
+    missing: bool = False
+    unauthorized: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class SourceClient:
         attempts: int = 6,
         total_seconds: float = 900.0,
         answer_seconds: float = 300.0,
+        requests_per_second: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Prepare to ask; nothing is sent yet.
@@ -106,7 +111,8 @@ class SourceClient:
             attempts: tries for one page.
             total_seconds: the time after which no further try for a page begins.
             answer_seconds: the longest that one answer may take, however steadily it trickles.
-            sleep: waits between tries.
+            requests_per_second: the most that is sent, tries included; None for no bound.
+            sleep: waits between tries and requests.
 
         Raises:
             SourceError: `base_url` is not an http or https URL, or holds credentials.
@@ -118,8 +124,10 @@ class SourceClient:
         self._attempts = attempts
         self._total_seconds = total_seconds
         self._answer_seconds = answer_seconds
+        self._pause_seconds = 1 / requests_per_second if requests_per_second else 0.0
+        self._next_at = 0.0
         self._sleep = sleep
-        self._secrets: set[str] = set()
+        self._secrets = {session.auth.key} if isinstance(session.auth, QueryKeyAuth) else set()
         try:
             self._origin = _origin(base_url)
         except ValueError:
@@ -131,8 +139,8 @@ class SourceClient:
                 retryable=False,
             ) from None
 
-    def get(self, url: str) -> Answer:
-        """GET `url` with the session's credentials.
+    def ask(self, request: PageRequest, *, may_be_missing: bool = False) -> Answer | None:
+        """Send `request` with the session's credentials; None for a 404 where the page `may_be_missing`.
 
         Raises:
             SourceError: refused, or still failing after the last try; says what happened and what to do.
@@ -141,22 +149,29 @@ class SourceClient:
             stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_before_delay(self._total_seconds),
             wait=_wait,
             retry=tenacity.retry_if_result(lambda outcome: isinstance(outcome, _Failure) and outcome.retryable),
-            before_sleep=lambda state: self._log_retry(url, state),
+            before_sleep=lambda state: self._log_retry(request.url, state),
             retry_error_callback=_outcome,
             sleep=self._sleep,
         )
         started = time.monotonic()
-        outcome = retrying(self._follow, url)
+        outcome = retrying(self._follow, request)
         if isinstance(outcome, Answer):
             return outcome
+        if outcome.missing and may_be_missing:
+            return None
         tries = retrying.statistics["attempt_number"]
         tried = f" ({tries} tries in {time.monotonic() - started:.0f} s)" if tries > 1 else ""
-        raise self.error(url, outcome.reason + tried, outcome.remedy, retryable=outcome.retryable)
+        raise self.error(request.url, outcome.reason + tried, outcome.remedy, retryable=outcome.retryable)
 
     def error(self, url: str, reason: str, remedy: str, *, retryable: bool) -> SourceError:
         """A `SourceError` about `url`, with everything secret that the client has sent masked."""
         message = f"{self.entity}: {mask_url(url)} {reason}: {remedy}"
         return SourceError(mask_values(message, self._secrets), retryable=retryable)
+
+    def without_credentials(self, request: PageRequest) -> PageRequest:
+        """A request as it may be stored: without an API key in its query, which every request gets anew."""
+        auth = self._session.auth
+        return auth.removed(request) if isinstance(auth, QueryKeyAuth) else request
 
     def _log_retry(self, url: str, state: tenacity.RetryCallState) -> None:
         log.warning(
@@ -168,22 +183,36 @@ class SourceClient:
             state.upcoming_sleep,
         )
 
-    def _follow(self, url: str) -> Answer | _Failure:
-        """One try, along redirects within the origin."""
-        for _ in range(MOST_REDIRECTS + 1):
-            outcome = self._ask(url)
-            if not isinstance(outcome, _Redirect):
+    def _follow(self, request: PageRequest) -> Answer | _Failure:
+        """One try, along redirects within the origin, and once more with a new token where the old one is refused."""
+        redirects, renewed = 0, False
+        while True:
+            outcome = self._send(request)
+            if isinstance(outcome, _Redirect):
+                if redirects == MOST_REDIRECTS:
+                    remedy = "check the path in the contract's endpoint"
+                    return _Failure(f"redirects more than {MOST_REDIRECTS} times", remedy, retryable=False)
+                redirects += 1
+                request = PageRequest(outcome.url, request.body)
+            elif isinstance(outcome, _Failure) and outcome.unauthorized and not renewed and self._renew():
+                renewed = True
+            else:
                 return outcome
-            url = outcome.url
-        return _Failure(
-            f"redirects more than {MOST_REDIRECTS} times", "check the path in the contract's endpoint", retryable=False
-        )
 
-    def _ask(self, url: str) -> Answer | _Failure | _Redirect:
+    def _renew(self) -> bool:
+        """Whether the next request will carry a new token."""
+        auth = self._session.auth
+        return isinstance(auth, RenewableAuth) and auth.renew()
+
+    def _send(self, request: PageRequest) -> Answer | _Failure | _Redirect:
         try:
-            prepared = self._session.prepare_request(requests.Request("GET", url))
+            method = "GET" if request.body is None else "POST"
+            prepared = self._session.prepare_request(requests.Request(method, request.url, json=request.body))
             target = prepared.url or ""
             origin = _origin(target)
+        except TokenError as error:
+            remedy = f'check connection "{self._connection}"'
+            return _Failure(f"was not asked: {error}", remedy, retryable=error.retryable)
         except ValueError:  # requests' own errors of this kind are ValueErrors too, and may quote a header
             return _Failure(
                 "leads to a URL that cannot be requested",
@@ -198,6 +227,7 @@ class SourceClient:
                 retryable=False,
             )
         settings = self._session.merge_environment_settings(target, {}, True, None, None)
+        self._pace()
         deadline = time.monotonic() + self._answer_seconds
         try:
             response = self._session.send(
@@ -207,6 +237,13 @@ class SourceClient:
                 return self._judge(response, deadline)
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             return self._broken(error)
+
+    def _pace(self) -> None:
+        """Wait until the source may be asked again."""
+        now = time.monotonic()
+        if now < self._next_at:
+            self._sleep(self._next_at - now)
+        self._next_at = max(now, self._next_at) + self._pause_seconds
 
     def _judge(self, response: requests.Response, deadline: float) -> Answer | _Failure | _Redirect:
         status = response.status_code
@@ -240,6 +277,8 @@ class SourceClient:
             self._remedy(status),
             retryable=waits or status >= HTTPStatus.INTERNAL_SERVER_ERROR,
             retry_after=_retry_after(response.headers) if waits else None,
+            missing=status == HTTPStatus.NOT_FOUND,
+            unauthorized=status == HTTPStatus.UNAUTHORIZED,
         )
 
     def _remedy(self, status: int) -> str:

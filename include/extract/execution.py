@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from psycopg import Connection
 
@@ -32,9 +32,42 @@ class Request:
     options: Mapping[str, bool] = field(default_factory=dict)
 
 
+class Source(Protocol):
+    """Where an execution's pages come from."""
+
+    def fetch(
+        self, contract: Contract, execution: Execution, landing: Landing, report: Callable[[str], None]
+    ) -> tuple[FetchState, bool]:
+        """Lands all pages; gives the complete state, and whether they surely are all that was asked for."""
+
+
+@dataclass(frozen=True)
+class HttpSource:
+    """The contract's endpoint, asked by a client."""
+
+    client: SourceClient
+
+    def fetch(
+        self, contract: Contract, execution: Execution, landing: Landing, report: Callable[[str], None]
+    ) -> tuple[FetchState, bool]:
+        """Lands what has changed since the execution's `since`, or everything. Raises SourceError, LandingError."""
+        if contract.endpoint is None:
+            raise TypeError(f"{contract.name} has no endpoint that could be asked")
+        asked: dict[str, Any] = {
+            "execution": execution.execution,
+            "since": execution.since,
+            "lookback": contract.lookback,
+            "report": report,
+        }
+        if execution.mode == "snapshot" or contract.stable:
+            return fetch(self.client, contract.endpoint, landing, **asked), True
+        identities = PageValidator(contract, datetime.now(UTC)).identities
+        return fetch_until_settled(self.client, contract.endpoint, landing, identities, **asked)
+
+
 def extract(
     connection: Connection[Any],
-    client: SourceClient,
+    source: Source,
     contract: Contract,
     run: Run,
     request: Request,
@@ -61,7 +94,7 @@ def extract(
     else:
         report(f"{contract.name}: going on with execution {execution.execution}, which was cut off")
     landing = open_landing(execution.landing)
-    state, settled = _fetch(client, contract, landing, execution, report)
+    state, settled = source.fetch(contract, execution, landing, report)
     if execution.since is not None and execution.since > state.fetched_at:
         raise SinceAheadError(
             f"{contract.name}: asked for what changed since {execution.since}, which lies ahead of the source's clock, "
@@ -78,6 +111,7 @@ def extract(
             fetched_at=state.fetched_at,
             records_read=state.records,
             settled=settled,
+            until=state.until,
         )
     return execution, state
 
@@ -94,18 +128,3 @@ def asked_since(connection: Connection[Any], contract: Contract, request: Reques
     reset = request.options.get("reset_watermark", False)
     in_force = None if reset else sync_log.watermark(connection, contract.name)
     return contract.initial_watermark if in_force is None else in_force - contract.lookback
-
-
-def _fetch(
-    client: SourceClient,
-    contract: Contract,
-    landing: Landing,
-    execution: Execution,
-    report: Callable[[str], None],
-) -> tuple[FetchState, bool]:
-    """All pages, and whether they are all that was asked for."""
-    endpoint, drawn, since = contract.endpoint, execution.execution, execution.since
-    if execution.mode == "snapshot" or endpoint.pagination.stable:
-        return fetch(client, endpoint, landing, execution=drawn, since=since, report=report), True
-    identities = PageValidator(contract, datetime.now(UTC)).identities
-    return fetch_until_settled(client, endpoint, landing, identities, execution=drawn, since=since, report=report)

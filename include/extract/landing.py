@@ -13,6 +13,8 @@ from uuid import UUID
 import zstandard
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
+from include.extract.pagination import PageRequest
+
 __all__ = ["Batch", "FetchState", "Folder", "Landing", "LandingError", "PageInfo", "batches"]
 
 ZSTD_LEVEL = 1
@@ -42,9 +44,9 @@ class PageInfo(BaseModel):
 
 
 class FetchState(BaseModel):
-    """How far a fetch has come. Saved after each page; `next_url` is where it goes on.
+    """How far a fetch has come. Saved after each page; `next` is where it goes on.
 
-    The URLs are whole, so that a fetch can go on: where a source's links carry secrets, the landing folder does too.
+    The requests are whole, so that a fetch can go on: where a source's links carry secrets, so does the landing folder.
 
     Attributes:
         entity: what is fetched.
@@ -52,8 +54,11 @@ class FetchState(BaseModel):
         since: only what changed since then was asked for; None: everything.
         fetched_at: the source's clock when the fetch began.
         started_at: our own clock at the same moment.
-        url: the first page's.
-        next_url: the next page's; None after the last.
+        first: what asked for the first page.
+        next: what asks for the next one; None after the last.
+        first_until: the end of the first window, where the source is read by windows.
+        until: the end of the window that is being read, or was read last; None where it is open.
+        walk_begins: how many pages had landed when the walk that is under way began: a window's, a reading's.
         pages: all that have landed, in order.
         passes: how many pages had landed at the end of each reading, where a source is read more than once.
     """
@@ -63,20 +68,33 @@ class FetchState(BaseModel):
     since: AwareDatetime | None = None
     fetched_at: AwareDatetime
     started_at: AwareDatetime
-    url: str
-    next_url: str | None = None
+    first: PageRequest
+    next: PageRequest | None = None
+    first_until: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    walk_begins: int = 0
     pages: list[PageInfo] = []
     passes: list[int] = []
 
     @property
     def complete(self) -> bool:
         """Whether the last page has landed."""
-        return bool(self.pages) and self.next_url is None
+        return bool(self.pages) and self.next is None
 
     @property
     def records(self) -> int:
         """The number of records in all landed pages."""
         return sum(page.records for page in self.pages)
+
+    @property
+    def walked(self) -> int:
+        """The number of records that the walk which is under way has brought."""
+        return sum(page.records for page in self.pages[self.walk_begins :])
+
+    @property
+    def reading(self) -> int:
+        """The number of records that the reading which is under way has brought."""
+        return sum(page.records for page in self.pages[self.passes[-1] if self.passes else 0 :])
 
 
 class Landing:

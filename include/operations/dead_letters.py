@@ -12,6 +12,7 @@ from psycopg import Connection, sql
 from include.contracts.contract import Contract
 from include.database.entities import StagingNames
 from include.extract.landing import FetchState, Landing, PageInfo
+from include.extract.pagination import PageRequest
 from include.load import staging
 from include.operations.executions import Execution
 
@@ -86,12 +87,12 @@ def land(
         execution=execution.execution,
         fetched_at=fetched_at,
         started_at=execution.started_at,
-        url="operations.dead_letters",
+        first=PageRequest("operations.dead_letters"),
     )
     letters = sql.Identifier("staging", StagingNames(contract, execution.execution).letters)
     copy = sql.SQL("copy {} (page, position, letter, fetched_at) from stdin").format(letters)
     for number, page in enumerate(_chosen(connection, choice), start=1):
-        landing.write_page(number, _body((payload for _, _, payload in page), contract.endpoint.records))
+        landing.write_page(number, _body((payload for _, _, payload in page), contract.records_path))
         state.pages.append(PageInfo(number=number, records=len(page)))
         with connection.cursor().copy(copy) as rows:
             for position, (letter, fetched_at, _) in enumerate(page):

@@ -47,6 +47,7 @@ class Execution:
     fetched_at: datetime | None
     records_read: int | None
     settled: bool
+    until: datetime | None
     allow_deletes: bool
     allow_quarantined: bool
     trust_source: bool
@@ -128,15 +129,26 @@ def hold(connection: Connection[Any], execution: UUID) -> bool:
 
 
 def landed(
-    connection: Connection[Any], execution: UUID, *, fetched_at: datetime, records_read: int, settled: bool = True
+    connection: Connection[Any],
+    execution: UUID,
+    *,
+    fetched_at: datetime,
+    records_read: int,
+    settled: bool = True,
+    until: datetime | None = None,
 ) -> None:
     """Records that all pages have landed.
 
-    `fetched_at` is the source's clock when the fetch began; `settled` says that it brought all that it asked for.
+    `fetched_at` is the source's clock when the fetch began; `settled` says that it brought all that it asked for, up to
+    `until` or, without it, up to the source's present.
     """
     connection.execute(
-        "update operations.executions set fetched_at = %s, records_read = %s, settled = %s where execution = %s",
-        (fetched_at, records_read, settled, execution),
+        """
+        update operations.executions
+           set fetched_at = %s, records_read = %s, settled = %s, until = %s
+         where execution = %s
+        """,
+        (fetched_at, records_read, settled, until, execution),
     )
 
 

@@ -82,7 +82,7 @@ class PageValidator:
 
     def page(self, number: int, text: str) -> StagedPage:
         """The rows of page `number`, whose body is `text`: a JSON array at the endpoint's `records` path."""
-        path = self.contract.endpoint.records
+        path = self.contract.records_path
         staged = StagedPage(number, text, path, children={name: [] for name in self.contract.children})
         for position, (value, start, end) in enumerate(iter_records(text, path)):
             try:
@@ -112,7 +112,7 @@ class PageValidator:
         Where records have no version, their text stands for it.
         """
         found: set[tuple[str, datetime | str | None]] = set()
-        for value, start, end in iter_records(text, self.contract.endpoint.records):
+        for value, start, end in iter_records(text, self.contract.records_path):
             payload = text[start:end]
             record = self.reject(0, 0, value, payload, "")
             found.add((record.record_key, record.record_version if self.contract.version else payload))

@@ -24,17 +24,35 @@ from sluice.operators.publish import PublishOperator
 
 log = logging.getLogger(__name__)
 
-NAMES = [contract.name for contract in CONTRACTS]
 
-ENTITIES = Param(
-    NAMES,
-    type="array",
-    items={"type": "string", "enum": NAMES},
-    examples=NAMES,
-    minItems=1,
-    title="Entities",
-    description="Which entities.",
-)
+def synced(contract: Contract, mode: Mode) -> Mode | None:
+    """How a DAG of that kind syncs the entity; None where it leaves it out.
+
+    Files say themselves whether they hold the entity whole; a source that cannot be asked for changes is read whole by
+    `delta_sync` too, or not by it.
+    """
+    if mode == "replay":
+        return mode
+    if contract.files is not None:
+        return "snapshot" if contract.files.holds == "snapshot" else "delta"
+    if mode == "delta" and contract.delta != "changes":
+        return "snapshot" if contract.delta == "whole" else None
+    return mode
+
+
+def _entities(mode: Mode) -> Param:
+    names = [contract.name for contract in CONTRACTS if synced(contract, mode)]
+    return Param(
+        names,
+        type="array",
+        items={"type": "string", "enum": names},
+        examples=names,
+        minItems=1,
+        title="Entities",
+        description="Which entities.",
+    )
+
+
 DRY_RUN = Param(False, type="boolean", title="Dry run", description="Fetch, stage and check; publish nothing.")
 ALLOW_QUARANTINED = Param(
     False,
@@ -45,7 +63,7 @@ ALLOW_QUARANTINED = Param(
 
 PARAMS: dict[Mode, dict[str, Param]] = {
     "snapshot": {
-        "entities": ENTITIES,
+        "entities": _entities("snapshot"),
         "dry_run": DRY_RUN,
         "allow_deletes": Param(
             False,
@@ -62,7 +80,7 @@ PARAMS: dict[Mode, dict[str, Param]] = {
         ),
     },
     "delta": {
-        "entities": ENTITIES,
+        "entities": _entities("delta"),
         "dry_run": DRY_RUN,
         "since": Param(
             None,
@@ -80,7 +98,7 @@ PARAMS: dict[Mode, dict[str, Param]] = {
         "allow_quarantined": ALLOW_QUARANTINED,
     },
     "replay": {
-        "entities": ENTITIES,
+        "entities": _entities("replay"),
         "dry_run": DRY_RUN,
         "action": Param(
             "replay",
@@ -132,7 +150,8 @@ def sync_entities(mode: Mode) -> None:
     opened = setup(start)()
     closed = teardown(finish)()  # decorated here: one that was called for another DAG refuses a second call
     for contract in CONTRACTS:
-        opened >> sync_entity(contract, mode) >> closed
+        if how := synced(contract, mode):
+            opened >> sync_entity(contract, how) >> closed
     opened >> closed
 
 
@@ -141,7 +160,7 @@ def sync_entity(contract: Contract, mode: Mode) -> TaskGroup:
 
     A replay takes its records from the dead letters (`choose`) instead of the source (`extract`).
     """
-    with TaskGroup(contract.name, tooltip=f"{contract.endpoint.path} into {contract.table}") as group:
+    with TaskGroup(contract.name, tooltip=f"{contract.source} into {contract.table}") as group:
         first: BaseOperator
         if mode == "replay":
             first = ChooseLettersOperator(task_id="choose", entity=contract.name)

@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from include.contracts.contract import Contract
 from include.extract.client import SourceClient, SourceError
-from include.extract.execution import Request, SinceAheadError, extract
+from include.extract.execution import HttpSource, Request, SinceAheadError, extract
 from include.extract.landing import FetchState, Landing, batches
 from include.load import staging
 from include.load.publish import OVERTAKEN, TOO_MANY_DELETES, publish, queue_dead_letters
@@ -203,7 +203,7 @@ class SyncClient:
         try:
             execution, state = extract(
                 self.connection,
-                client,
+                HttpSource(client),
                 self.contract,
                 identity,
                 request,

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from include.extract.pagination import LinkHeader, Page
+from include.extract.pagination import LinkHeader, Page, PageRequest
 from tests.chaos.schedule import Begin, Kill
 from tests.chaos.source import Source, State, moment
 from tests.chaos.tally import Tally
@@ -108,7 +108,8 @@ class NaiveClient:
                 self.read += 1
                 if record["id"] is not None:
                     records[record["id"]] = self._valid(record)
-            target = LinkHeader().next_url(Page("", reply.headers, reply.body))
+            following = LinkHeader().next(Page(PageRequest(""), "", reply.headers, reply.body))
+            target = following.url if following else None
         run.fetched = records
         run.clock = self.source.now + self.source.behaviour.answering_skew
         return True

@@ -159,7 +159,7 @@ class Simulation:
     def _judged(self) -> Tally:
         """The counts at the moments that the promise names."""
         self._quiesce()
-        stable = self.contract.endpoint.pagination.stable
+        stable = self.contract.stable
         self.run(1, "delta")
         self._expect_live(skipped=not stable)
         tally = self.counted()
@@ -251,7 +251,7 @@ class Simulation:
         shown, held = self.shown(), self.source.shown()
         for key, row in shown.rows.items():
             expect(key in held or row.deleted_at is not None, f"left over: {key} {row}")
-        if not self.contract.endpoint.pagination.stable:
+        if not self.contract.stable:
             return
         payloads = [state.as_json() for state in held.values() if not self.valid(state)]
         for key, letter in shown.letters.items():
@@ -373,12 +373,12 @@ class Simulation:
         newer = {key for key in deleted if self._before.rows[key].fetched_at >= fetched_at}
         expect(not newer, f"deleted by a snapshot that began no later than they were fetched: {newer}")
         begun = fetched_at - self.schedule.behaviour.answering_skew
-        if self.contract.endpoint.pagination.stable:
+        if self.contract.stable:
             held = {key for key in deleted if self.source.held_throughout(key, begun, published.run.fetched_until)}
             expect(not held, f"deleted although it was at the source throughout: {held}")
         keys = {key for key, _ in published.staged}
         expect(not deleted & keys, f"deleted although it was brought: {deleted & keys}")
-        if not self.contract.endpoint.pagination.stable:
+        if not self.contract.stable:
             for key in deleted:
                 absent_since = self._before.rows[key].absent_since
                 told = [at for fetched, at in self._snapshots if fetched == absent_since and at < row["started_at"]]
@@ -394,7 +394,7 @@ class Simulation:
             expect(watermark is not None and watermark >= before, f"the watermark fell from {before}: {row}")
         if watermark is not None and watermark != before:
             shifted = not published.settled or (
-                row["mode"] == "snapshot" and not self.contract.endpoint.pagination.stable
+                row["mode"] == "snapshot" and not self.contract.stable
             )
             expect(not shifted, f"the watermark moved although pages shift: {row}")
             expect(row["mode"] != "replay" and watermark <= row["fetched_at"], f"the watermark leapt: {row}")

@@ -42,7 +42,7 @@ def thing(**changes: Any) -> Contract:
         "name": "things",
         "record": ThingRecord,
         "key": ("region", "code"),
-        "endpoint": Endpoint("/things"),
+        "endpoint": Endpoint("/things", changed_since="since"),
         "children": {"parts": PARTS},
     }
     return Contract(**(declared | changes))

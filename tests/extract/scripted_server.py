@@ -29,12 +29,16 @@ class Reply:
 
 
 class ScriptedServer:
-    """Replies to each path (with its query) by the list scripted for it, whose last reply repeats."""
+    """Replies to each path (with its query) by the list scripted for it, whose last reply repeats.
+
+    A POST is scripted, and remembered, as its path, a space and its body.
+    """
 
     def __init__(self) -> None:
         self.script: dict[str, list[Reply]] = {}
         self.asked: list[str] = []
         self.tokens: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
         self.connections = 0
         self.held = threading.Event()
         self.release = threading.Event()
@@ -54,9 +58,17 @@ class ScriptedServer:
                 server.connections += 1
 
             def do_GET(self) -> None:
-                server.asked.append(self.path)
+                self.answer(self.path)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(f"{self.path} {body.decode()}")
+
+            def answer(self, asked: str) -> None:
+                server.asked.append(asked)
                 server.tokens.append(self.headers.get("Authorization"))
-                replies = server.script.get(self.path, [Reply(b"no such path", 404)])
+                server.headers.append(dict(self.headers))
+                replies = server.script.get(asked, [Reply(b"no such path", 404)])
                 self.reply(replies.pop(0) if len(replies) > 1 else replies[0])
 
             def reply(self, reply: Reply) -> None:

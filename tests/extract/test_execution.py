@@ -18,7 +18,7 @@ from include.contracts.contract import Contract
 from include.contracts.products import PRODUCTS
 from include.contracts.record import Record
 from include.extract.client import SourceClient, SourceError
-from include.extract.execution import Request, SinceAheadError, extract
+from include.extract.execution import HttpSource, Request, SinceAheadError, extract
 from include.extract.landing import Landing, batches
 from include.extract.pagination import LinkHeader
 from include.load import staging
@@ -60,7 +60,7 @@ class Syncing:
         with psycopg.connect(self.database, autocommit=True) as connection:
             return extract(
                 connection,
-                client,
+                HttpSource(client),
                 contract,
                 run,
                 request,

@@ -3,7 +3,6 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID
@@ -14,6 +13,7 @@ from include.contracts.endpoint import Endpoint
 from include.extract.client import Answer, SourceClient, SourceError
 from include.extract.fetch import fetch
 from include.extract.landing import FetchState, Landing, LandingError, PageInfo
+from include.extract.pagination import PageRequest
 from tests.extract.scripted_server import Reply, ScriptedServer
 
 EXECUTION = UUID("11111111-2222-4333-8444-555555555555")
@@ -61,7 +61,7 @@ def test_every_page_lands_as_received(client: SourceClient, server: ScriptedServ
         execution=EXECUTION,
         fetched_at=state.fetched_at,
         started_at=state.started_at,
-        url=server.url + FIRST,
+        first=PageRequest(server.url + FIRST),
         pages=[PageInfo(number=number, records=count) for number, count in enumerate([2, 2, 2, 1], start=1)],
     )
     assert state.complete
@@ -119,7 +119,7 @@ def test_the_first_url(
     ("endpoint", "since", "said"),
     [
         (Endpoint("/customers"), SINCE, "/customers has no `changed_since` parameter: it can only be read whole"),
-        (ENDPOINT, SINCE.replace(tzinfo=None), "`since` needs a time zone, got 2025-03-04T12:00:00"),
+        (ENDPOINT, SINCE.replace(tzinfo=None), "a time needs a time zone, got 2025-03-04T12:00:00"),
     ],
 )
 def test_a_since_that_cannot_be_asked_for(
@@ -147,7 +147,7 @@ def test_a_broken_fetch_goes_on_where_it_was(
         fetch(client, ENDPOINT, landing, execution=EXECUTION)
     broken = landing.load_state()
     assert broken is not None
-    assert (len(broken.pages), broken.next_url) == (resumes, server.url + after(resumes))
+    assert (len(broken.pages), broken.next) == (resumes, PageRequest(server.url + after(resumes)))
     landing.write_page(resumes + 1, b"a page whose state was not saved any more")
 
     server.script[after(resumes)] = good
@@ -275,13 +275,14 @@ def test_fetched_at_is_the_sources_clock_less_the_time_it_took(
 ) -> None:
     serve(server, 2)
     server.script[FIRST][0].date = "Tue, 04 Mar 1997 12:00:00 GMT"
-    get = client.get
+    ask = client.ask
 
-    def slowly(url: str) -> Answer:
-        answer = get(url)
+    def slowly(request: PageRequest, *, may_be_missing: bool) -> Answer:
+        answer = ask(request, may_be_missing=may_be_missing)
+        assert answer is not None
         return Answer(answer.url, answer.headers, answer.body, timedelta(seconds=2.5))
 
-    monkeypatch.setattr(client, "get", slowly)  # a measured time differs from run to run
+    monkeypatch.setattr(client, "ask", slowly)  # a measured time differs from run to run
     state = fetch(client, ENDPOINT, landing, execution=EXECUTION)
     assert state.fetched_at == datetime(1997, 3, 4, 11, 59, 57, 500_000, tzinfo=UTC)
 
@@ -308,20 +309,20 @@ def test_a_failing_landing_does_not_wait_for_the_next_page(
     serve(server, 3)
     asked, held = threading.Event(), threading.Event()
     waited_for: list[str] = []
-    get: Callable[[str], Answer] = client.get
+    ask = client.ask
 
-    def hold_the_second(url: str) -> Answer:
-        if url.endswith(after(1)):
+    def hold_the_second(request: PageRequest, *, may_be_missing: bool) -> Answer | None:
+        if request.url.endswith(after(1)):
             asked.set()
             if not held.wait(3):
-                waited_for.append(url)
-        return get(url)
+                waited_for.append(request.url)
+        return ask(request, may_be_missing=may_be_missing)
 
     def disk_full(number: int, body: bytes) -> None:
         assert asked.wait(5), "the next page is asked for before this one is landed"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(client, "get", hold_the_second)
+    monkeypatch.setattr(client, "ask", hold_the_second)
     monkeypatch.setattr(landing, "write_page", disk_full)
     with pytest.raises(OSError, match="No space left"):
         fetch(client, ENDPOINT, landing, execution=EXECUTION)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from include.extract.landing import Batch, FetchState, Folder, Landing, LandingError, PageInfo, batches
+from include.extract.pagination import PageRequest
 
 EXECUTION = UUID("11111111-2222-4333-8444-555555555555")
 NOON = datetime(2025, 3, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -22,8 +23,8 @@ def state_of(*records: int, next_url: str | None = None) -> FetchState:
         since=NOON,
         fetched_at=NOON,
         started_at=NOON,
-        url="http://api/customers",
-        next_url=next_url,
+        first=PageRequest("http://api/customers"),
+        next=None if next_url is None else PageRequest(next_url),
         pages=[PageInfo(number=number, records=count) for number, count in enumerate(records, start=1)],
     )
 

@@ -45,7 +45,7 @@ THINGS = Contract(
     record=ThingRecord,
     key=("id",),
     history=True,
-    endpoint=Endpoint("/things"),
+    endpoint=Endpoint("/things", changed_since="since"),
     children={"parts": Children("thing_parts", PartRecord, parent=("thing_id",), key=("number",))},
 )
 

@@ -16,8 +16,10 @@ import pytest
 from psycopg import Connection
 from sqlalchemy import URL, make_url
 
-from include.contracts import CUSTOMERS, ORDERS, PRODUCTS
 from include.contracts.contract import Check, Contract
+from include.contracts.customers import CUSTOMERS
+from include.contracts.orders import ORDERS
+from include.contracts.products import PRODUCTS
 from include.database.entities import StagingNames
 from include.load import staging
 from include.operations import executions

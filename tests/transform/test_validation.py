@@ -18,9 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.contracts import CONTRACTS, CUSTOMERS, ORDERS, PRODUCTS
+from include.contracts import CONTRACTS
 from include.contracts.contract import Children, Contract
+from include.contracts.customers import CUSTOMERS
 from include.contracts.endpoint import Endpoint
+from include.contracts.orders import ORDERS
+from include.contracts.products import PRODUCTS
 from include.contracts.record import AnyText, Record, Timestamp, WholeNumber
 from include.transform.validation import PageValidator, Rejected, StagedPage
 
@@ -123,7 +126,7 @@ def test_an_entity_without_a_version_has_null_in_its_place() -> None:
         id: WholeNumber
         name: AnyText
 
-    contract = Contract("plain", Plain, key=("id",), endpoint=Endpoint("/plain"), version=None)
+    contract = Contract("plain", Plain, key=("id",), endpoint=Endpoint("/plain", changed_since="since"), version=None)
     page = validated(contract, {"id": 1, "name": "x"}, {"id": 2})
     assert page.rows == [(7, 0, 1, "x", None)]
     assert [(rejected.record_key, rejected.record_version) for rejected in page.rejected] == [("2", None)]
@@ -325,7 +328,7 @@ class Composite(Record):
     updated_at: Timestamp
 
 
-COMPOSITE = Contract("composite", Composite, key=("region", "number", "owner"), endpoint=Endpoint("/composite"))
+COMPOSITE = Contract("composite", Composite, key=("region", "number", "owner"), endpoint=Endpoint("/composite", changed_since="since"))
 
 
 def test_a_composite_key_with_a_part_that_cannot_be_read_is_hashed() -> None:
@@ -364,7 +367,7 @@ def test_children_with_a_key_of_several_fields_may_share_a_part() -> None:
         parts: list[Part]
 
     children = {"parts": Children("parts", Part, parent=("thing_id",), key=("box", "slot"))}
-    contract = Contract("things", Thing, key=("id",), endpoint=Endpoint("/things"), children=children)
+    contract = Contract("things", Thing, key=("id",), endpoint=Endpoint("/things", changed_since="since"), children=children)
     places = [{"box": 1, "slot": 1}, {"box": 1, "slot": 2}]
     record = {"id": 1, "updated_at": "2026-01-01", "parts": places}
     assert len(validated(contract, record).children["parts"]) == 2

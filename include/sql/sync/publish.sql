@@ -17,7 +17,7 @@
 {%- set versioned = contract.version is not none -%}
 {%- set snapshot = mode == 'snapshot' -%}
 {%- set replay = mode == 'replay' -%}
-{%- set stable = contract.endpoint.pagination.stable -%}
+{%- set stable = contract.stable -%}
 {%- set same_version = 's.updated_at = t.updated_at' if versioned else 'true' -%}
 {%- macro list(names, alias='') -%}
   {%- for name in names %}{{ alias ~ '.' if alias }}{{ name }}{{ ', ' if not loop.last }}{% endfor -%}
@@ -484,15 +484,15 @@ select
 {%- if replay %}
     when true then watermark_in_force
 {%- endif %}
-    when newest_seen is null or not settled then watermark_in_force
-    when reset_watermark then least(newest_seen, fetched_at)
+    when newest_seen is null and until is null or not settled then watermark_in_force
+    when reset_watermark then least(coalesce(until, newest_seen), fetched_at)
 {%- if snapshot %}
     when watermark_in_force is null then {{ 'least(newest_seen, fetched_at)' if stable else 'null' }}
 {%- else %}
     when since <= coalesce(
       watermark_in_force - interval '{{ contract.lookback.total_seconds() | int }} seconds',
       timestamptz '{{ contract.initial_watermark.isoformat() }}'
-    ) then greatest(watermark_in_force, least(newest_seen, fetched_at))
+    ) then greatest(watermark_in_force, least(coalesce(until, newest_seen), fetched_at))
 {%- endif %}
     else watermark_in_force
   end,

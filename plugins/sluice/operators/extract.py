@@ -7,28 +7,17 @@ from typing import Any
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.sdk import Context, ObjectStoragePath, Variable
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from requests import PreparedRequest, Session
-from requests.auth import AuthBase
+from requests import Session
 
 from include.contracts import BY_NAME
+from include.extract.authentication import authentication
 from include.extract.client import SourceClient, SourceError
-from include.extract.execution import Request, SinceAheadError, extract
+from include.extract.execution import HttpSource, Request, SinceAheadError, extract
 from include.extract.landing import Landing, batches
 from include.operations.executions import OPTIONS, Mode, Run
 from include.operations.sync_log import WatermarkError
 from include.transform.cleaners import parse_datetime
 from sluice.connections import app_db
-
-
-class BearerAuth(AuthBase):
-    """Sends a bearer token (RFC 6750, 2.1)."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
 
 
 class ExtractOperator(HttpOperator):
@@ -40,7 +29,7 @@ class ExtractOperator(HttpOperator):
     differently, such as with 401.
 
     The connection's password is sent as a bearer token where it has no login; with a login, as basic authentication;
-    headers come from its extra.
+    other ways are named by `auth` in its extra (`include/extract/authentication.py`), whose other entries are headers.
     """
 
     template_fields = ()
@@ -48,8 +37,7 @@ class ExtractOperator(HttpOperator):
     def __init__(self, *, entity: str, mode: Mode, **kwargs: Any) -> None:
         self.contract = BY_NAME[entity]
         self.mode = mode
-        endpoint = self.contract.endpoint
-        super().__init__(http_conn_id=self.contract.connection, method="GET", endpoint=endpoint.path, **kwargs)
+        super().__init__(http_conn_id=self.contract.connection, endpoint=self.contract.source, **kwargs)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         name, params, ti = self.contract.name, context["params"], context["ti"]
@@ -65,7 +53,7 @@ class ExtractOperator(HttpOperator):
             with app_db(autocommit=True) as connection:
                 execution, state = extract(
                     connection,
-                    self._client(),
+                    HttpSource(self._client()),
                     self.contract,
                     Run(entity=name, pipeline=ti.dag_id, run_id=ti.run_id),
                     request,
@@ -87,6 +75,15 @@ class ExtractOperator(HttpOperator):
         hook = self.hook
         session: Session = hook.get_conn(self.headers)
         connection = hook.get_connection(self.http_conn_id)
-        if connection.password and not connection.login:
-            session.auth = BearerAuth(connection.password)
-        return SourceClient(session, hook.base_url, self.contract.name, connection=self.http_conn_id)
+        try:
+            options: Any = session.headers.pop("auth", None)  # the hook takes everything in the extra for headers
+            session.auth = authentication(connection.login, connection.password, options, session)
+        except ValueError as error:
+            raise AirflowFailException(f'connection "{self.http_conn_id}": {error}') from error
+        return SourceClient(
+            session,
+            hook.base_url,
+            self.contract.name,
+            connection=self.http_conn_id,
+            requests_per_second=self.contract.endpoint.requests_per_second if self.contract.endpoint else None,
+        )
