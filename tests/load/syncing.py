@@ -34,6 +34,7 @@ def staged(
     fetched_at: datetime,
     mode: executions.Mode = "snapshot",
     since: datetime | None = None,
+    until: datetime | None = None,
     read: int | None = None,
     **options: bool,
 ) -> UUID:
@@ -43,7 +44,7 @@ def staged(
     run = executions.Run(contract.name, "test", f"run-{next(_runs)}")
     drawn = executions.begin(connection, run, mode=mode, landing_uri="memory://landing", since=since, options=options)
     total = sum(counts) if read is None else read
-    executions.landed(connection, drawn.execution, fetched_at=fetched_at, records_read=total)
+    executions.landed(connection, drawn.execution, fetched_at=fetched_at, records_read=total, until=until)
     staging.create(connection, contract, drawn.execution, fetched_at)
     staging.stage_batch(
         connection,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg import sql
 from include.contracts.customers import CUSTOMERS
 from include.contracts.orders import ORDERS
 from include.contracts.products import PRODUCTS
+from include.extract.execution import Request, asked_since
 from include.load import staging
 from include.load.publish import ACCOUNTING, ALREADY_PUBLISHED, OVERTAKEN, TOO_MANY_DELETES, publish, queue_dead_letters
 from include.operations import sync_log
@@ -299,3 +301,26 @@ def test_staging_that_is_gone_is_told_apart_from_staging_that_is_there(app_db: D
     assert len(staging.drop(app_db, execution)) == 3
     assert not staging.exists(app_db, ORDERS, execution)
     assert sync_log.published(app_db, execution) is None
+
+
+@pytest.mark.parametrize(
+    ("pages", "until", "watermark"),
+    [
+        ([[]], at(-600), at(-600)),
+        ([[product(1, updated_at=at(-700).isoformat())]], at(-600), at(-600)),
+        ([[product(1, updated_at=at(-700).isoformat())]], at(5), at(0)),
+        ([[product(1, updated_at=at(-700).isoformat())]], None, at(-700)),
+        ([[]], None, None),
+    ],
+)
+def test_a_first_load_by_windows_moves_the_watermark_to_where_it_has_come(
+    app_db: Database, pages: list[list[Any]], until: datetime | None, watermark: datetime | None
+) -> None:
+    since = PRODUCTS.initial_watermark
+    row = synced(app_db, PRODUCTS, pages, mode="delta", fetched_at=at(0), since=since, until=until)
+    assert row["watermark"] == watermark
+    expected = since if watermark is None else watermark - PRODUCTS.lookback
+    assert asked_since(app_db, PRODUCTS, Request(mode="delta")) == expected
+    later = expected + timedelta(days=1)
+    row = synced(app_db, PRODUCTS, [[]], mode="delta", fetched_at=at(1), since=later, until=at(-100))
+    assert row["watermark"] == watermark, "a fetch that left a gap behind it does not move it"

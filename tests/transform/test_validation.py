@@ -328,7 +328,12 @@ class Composite(Record):
     updated_at: Timestamp
 
 
-COMPOSITE = Contract("composite", Composite, key=("region", "number", "owner"), endpoint=Endpoint("/composite", changed_since="since"))
+COMPOSITE = Contract(
+    "composite",
+    Composite,
+    key=("region", "number", "owner"),
+    endpoint=Endpoint("/composite", changed_since="since"),
+)
 
 
 def test_a_composite_key_with_a_part_that_cannot_be_read_is_hashed() -> None:
@@ -367,7 +372,9 @@ def test_children_with_a_key_of_several_fields_may_share_a_part() -> None:
         parts: list[Part]
 
     children = {"parts": Children("parts", Part, parent=("thing_id",), key=("box", "slot"))}
-    contract = Contract("things", Thing, key=("id",), endpoint=Endpoint("/things", changed_since="since"), children=children)
+    contract = Contract(
+        "things", Thing, key=("id",), endpoint=Endpoint("/things", changed_since="since"), children=children
+    )
     places = [{"box": 1, "slot": 1}, {"box": 1, "slot": 2}]
     record = {"id": 1, "updated_at": "2026-01-01", "parts": places}
     assert len(validated(contract, record).children["parts"]) == 2
