@@ -38,7 +38,8 @@ class Endpoint:
             milliseconds since 1970 ("epoch", "epoch-ms"), or the day ("date"), always rounded down.
         window: the first load goes on in steps of so much of the version's time, each published before the next run
             goes on; for a source too large to be read at once.
-        records: names that lead to the array of records in a body, dotted: `"data.items"`; `""` is the body itself.
+        records: names that lead to the array of records in a body, dotted: `"data.items"`; `""` is the body itself. A
+            question mark behind them (`"items?"`) says that a body without them has no records.
         page_size: records asked for in a page.
         page_size_param: the parameter that says so; `""` if there is none.
         clock: the header that says what time it is at the source, or when it made the page.

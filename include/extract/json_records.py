@@ -46,7 +46,8 @@ def iter_records(body: str, path: str = "") -> Iterator[Record]:
 
     Args:
         body: a JSON document.
-        path: names that lead to the array through nested objects, dotted: `"data.items"`; `""` is the body itself.
+        path: names that lead to the array through nested objects, dotted: `"data.items"`; `""` is the body itself. With
+            a question mark behind it, a body without these names has no records.
 
     Integers are `int` (`Decimal` beyond Python's limit of digits), all other numbers `Decimal`, `NaN` and `Infinity`
     too; an exponent beyond what a `Decimal` holds becomes `Infinity` or zero, as it would in a float.
@@ -57,13 +58,17 @@ def iter_records(body: str, path: str = "") -> Iterator[Record]:
         MalformedBody: not a JSON document, or nested too deeply, or a name of the path twice in one object.
         NotAnArray: a JSON document without an array at `path`.
     """
+    names = path.removesuffix("?").split(".") if path else []
     try:
         try:
-            end = yield from _descend(body, _skip(body, 0), path.split(".") if path else [])
+            end = yield from _descend(body, _skip(body, 0), names)
             if end != len(body):
                 raise json.JSONDecodeError("Extra data", body, end)
         except NotAnArray:
-            raise NotAnArray(_what_came_instead(body, path)) from None
+            value, place, absent = _reached(body, names)
+            if absent and path.endswith("?"):
+                return
+            raise NotAnArray(_what_came_instead(value, place, ".".join(names))) from None
     except json.JSONDecodeError as error:
         raise MalformedBody(_what_is_malformed(body, error)) from None
     except RecursionError:
@@ -175,16 +180,21 @@ def _what_is_malformed(body: str, error: json.JSONDecodeError) -> str:
     return f"the body is not valid JSON: {error}{cut}"
 
 
-def _what_came_instead(body: str, path: str) -> str:
-    """Say what stands where the array should be, with the names that could lead to one."""
+def _reached(body: str, names: list[str]) -> tuple[Any, str, bool]:
+    """How far `names` lead: the value there, its place in words, and whether an object lacks the next name."""
     value, end = _scan(body, _skip(body, 0))
     if _skip(body, end) != len(body):
         raise json.JSONDecodeError("Extra data", body, _skip(body, end))
     place = "the body"
-    for name in path.split(".") if path else []:
+    for name in names:
         if not isinstance(value, dict) or name not in value:
-            break
+            return value, place, isinstance(value, dict)
         value, place = value[name], f'"{name}" in {place}'
+    return value, place, False
+
+
+def _what_came_instead(value: Any, place: str, path: str) -> str:
+    """Say what stands where the array should be, with the names that could lead to one."""
     kinds = {dict: "an object", str: "a string", bool: "true or false", type(None): "null"}
     kind = "an array" if isinstance(value, list) else kinds.get(type(value), "a number")
     if isinstance(value, dict):

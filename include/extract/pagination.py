@@ -146,7 +146,8 @@ class Page:
 
     def last_record(self) -> Any:
         """The last record's value."""
-        return (_descend(self._document, self.records_path) if self.records_path else self._document)[-1]
+        path = self.records_path.removesuffix("?")
+        return (_descend(self._document, path) if path else self._document)[-1]
 
 
 class Pagination(Protocol):

@@ -116,6 +116,6 @@ def _chosen(connection: Connection[Any], choice: Choice) -> Iterator[list[tuple[
 def _body(payloads: Iterable[bytes], path: str) -> bytes:
     """A body as the source sends it: the records in an array, at its path."""
     body = b"[" + b",\n".join(payloads) + b"]"
-    for name in reversed(path.split(".") if path else []):
+    for name in reversed(path.removesuffix("?").split(".") if path else []):
         body = b'{"' + name.encode() + b'": ' + body + b"}"
     return body

@@ -175,6 +175,25 @@ def test_other_json_says_what_stands_there(body: str, path: str, message: str) -
     assert str(raised.value) == f"{message}: the endpoint's `records` says where the array is"
 
 
+@pytest.mark.parametrize(
+    ("body", "path", "values"),
+    [
+        ("{}", "items?", []),
+        ('{"data": {}, "more": 1}', "data.items?", []),
+        ('{"more": 1}', "data.items?", []),
+        ('{"items": [1]}', "items?", [1]),
+    ],
+)
+def test_a_body_may_leave_out_an_empty_array_where_the_path_says_so(body: str, path: str, values: list[int]) -> None:
+    assert [value for value, _, _ in iter_records(body, path)] == values
+
+
+@pytest.mark.parametrize("body", ['{"items": null}', '{"items": {}}', "[]", '"none"'])
+def test_what_stands_in_place_of_an_optional_array_is_an_error(body: str) -> None:
+    with pytest.raises(NotAnArray, match='expected an array at "items", but'):
+        list(iter_records(body, "items?"))
+
+
 def test_bodies_are_utf_8_with_or_without_a_byte_order_mark() -> None:
     assert decode_body('["é"]'.encode("utf-8-sig")) == decode_body('["é"]'.encode()) == '["é"]'
     with pytest.raises(MalformedBody, match=r"^the body is not UTF-8: byte 0xe9 at offset 2$"):
