@@ -85,6 +85,8 @@ class Contract:
     without one content is compared. `history` keeps replaced versions in `app.<name>_history`. `minimum_rows` is the
     floor of a full snapshot. `endpoint` or `files` say where the records come from, `connection` how an endpoint is
     reached. `delta` says what `delta_sync` does: ask for changes; read the entity whole; or leave it to `daily_sync`.
+    `deleted` names the field by which a source marks a deleted record: true, or not empty; no more of such a record is
+    read than its key and version, and the row is marked as deleted.
 
     Raises `ContractError`, naming contract and field, for a declaration that cannot work.
     """
@@ -100,6 +102,7 @@ class Contract:
     enrichment: tuple[Column, ...] = ()
     indexes: tuple[Index, ...] = ()
     checks: tuple[Check, ...] = ()
+    deleted: str | None = None
     minimum_rows: int = 1
     lookback: timedelta = timedelta(minutes=15)
     initial_watermark: datetime = datetime(2020, 1, 1, tzinfo=UTC)
@@ -109,7 +112,18 @@ class Contract:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,19}", self.name):
             raise ContractError(f"contract {self.name!r}: the name must be 1 to 20 of a-z, 0-9 and _, a letter first")
-        specs = {spec.name: spec for spec in self._all_fields}
+        try:
+            specs = {spec.name: spec for spec in self._all_fields}
+            for children in self.children.values():
+                _ = children.fields
+        except TypeError as error:
+            raise ContractError(f"contract {self.name}: {error}") from None
+        if self.deleted is not None and self.deleted not in {*self.record.model_fields, *self.computed}:
+            raise ContractError(
+                f"contract {self.name}: deleted field {self.deleted!r} is not in {self.record.__name__}"
+            )
+        if self.deleted is not None and self.deleted in (*self.key, self.version, *self.children):
+            raise ContractError(f"contract {self.name}: deleted field {self.deleted!r} is its key, version or children")
         for name in self.key:
             if name not in specs:
                 raise ContractError(f"contract {self.name}: key field {name!r} is not in {self.record.__name__}")
@@ -165,17 +179,22 @@ class Contract:
 
     @cached_property
     def _all_fields(self) -> tuple[FieldSpec, ...]:
-        return field_specs(self.record, exclude=frozenset(self.children))
+        return field_specs(self.record, exclude=frozenset({*self.children, self.deleted or ""}))
 
     @cached_property
     def fields(self) -> tuple[FieldSpec, ...]:
-        """The record's own columns: key and content, without the version and the children."""
+        """The record's own columns: key and content, without the version, the children and the mark of deletion."""
         return tuple(spec for spec in self._all_fields if spec.name != self.version)
 
     @cached_property
     def source_names(self) -> dict[str, str]:
-        """What the source calls each field."""
-        return {spec.name: spec.alias for spec in self._all_fields}
+        """The source's own name for each field that is not computed; of a nested one, the outermost."""
+        return {spec.name: str(spec.paths[0][0]) for spec in self._all_fields if spec.paths}
+
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """The names of the fields that are computed from others."""
+        return tuple(self.record.model_computed_fields)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 import annotated_types
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from pydantic import AliasChoices, AliasPath, BaseModel
+from pydantic.fields import ComputedFieldInfo, FieldInfo
 
 SQL_TYPES: dict[Any, str] = {
     UUID: "uuid",
@@ -33,10 +33,13 @@ INTEGER_RANGE = (-(2**63), 2**63 - 1)
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """A field as a column: `minimum` and `maximum` are inclusive, lengths are in characters."""
+    """A field as a column: `minimum` and `maximum` are inclusive, lengths are in characters.
+
+    `paths` are the places of a source's record where it may stand, as names and indexes; a computed field has none.
+    """
 
     name: str
-    alias: str
+    paths: tuple[tuple[str | int, ...], ...]
     sql_type: str
     nullable: bool
     minimum: int | None = None
@@ -62,15 +65,28 @@ class FieldSpec:
 
 
 def field_specs(record: type[BaseModel], exclude: frozenset[str] = frozenset()) -> tuple[FieldSpec, ...]:
-    """The columns of a record model, in its order, without the fields in `exclude`.
+    """The columns of a record model, in its order, computed fields last, without the fields in `exclude`.
 
     Raises TypeError, naming model and field, for a type that no column type fits.
     """
-    return tuple(_spec(record, name, info) for name, info in record.model_fields.items() if name not in exclude)
+    fields: dict[str, FieldInfo | ComputedFieldInfo] = {**record.model_fields, **record.model_computed_fields}
+    return tuple(_spec(record, name, info) for name, info in fields.items() if name not in exclude)
 
 
-def _spec(record: type[BaseModel], name: str, info: FieldInfo) -> FieldSpec:
-    plain, metadata = _unwrap(info.annotation, list(info.metadata))
+def source_paths(name: str, info: FieldInfo | ComputedFieldInfo) -> tuple[tuple[str | int, ...], ...]:
+    """Where a source's record may have the field: its alias, or each of several, or its name."""
+    if isinstance(info, ComputedFieldInfo):
+        return ()
+    alias = info.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [name if alias is None else alias]
+    return tuple(tuple(choice.path) if isinstance(choice, AliasPath) else (choice,) for choice in choices)
+
+
+def _spec(record: type[BaseModel], name: str, info: FieldInfo | ComputedFieldInfo) -> FieldSpec:
+    if isinstance(info, ComputedFieldInfo):
+        plain, metadata = _unwrap(info.return_type, [])
+    else:
+        plain, metadata = _unwrap(info.annotation, list(info.metadata))
     optional = types.NoneType in get_args(plain) if get_origin(plain) in (Union, types.UnionType) else False
     if optional:
         members = [member for member in get_args(plain) if member is not types.NoneType]
@@ -94,8 +110,7 @@ def _spec(record: type[BaseModel], name: str, info: FieldInfo) -> FieldSpec:
     if plain is int:
         lowest, highest = INTEGER_RANGE
         bounds = {key: value for key, value in bounds.items() if value not in (lowest, highest)}
-    alias = info.validation_alias if isinstance(info.validation_alias, str) else name
-    return FieldSpec(name, alias, SQL_TYPES[plain], optional, choices=choices, **bounds)
+    return FieldSpec(name, source_paths(name, info), SQL_TYPES[plain], optional, choices=choices, **bounds)
 
 
 def _unwrap(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:

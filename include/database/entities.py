@@ -105,11 +105,17 @@ def staging_tables(contract: Contract, execution: UUID, fetched_at: datetime, *,
     metadata = MetaData()
     names = StagingNames(contract, execution)
     own = [
-        *_fields(contract.fields),
+        *_fields(contract.fields, may_lack=contract.content if contract.deleted else ()),
         Column("updated_at", TIME, nullable=contract.version is None),
         Column("fetched_at", TIME, nullable=False, server_default=fetched_at.isoformat()),
         *_checks(contract.fields),
     ]
+    if contract.deleted:
+        required = [f"{spec.name} is not null" for spec in contract.fields if not spec.nullable]
+        own += [
+            Column("is_deleted", Boolean(), nullable=False),
+            CheckConstraint(f"is_deleted or {' and '.join(required)}", name="tombstone_or_whole"),
+        ]
     tables = [_staging(names.records, metadata, own)]
     for children in contract.children.values():
         tables.append(
@@ -158,12 +164,14 @@ def _staging(name: str, metadata: MetaData, items: Iterable[Any]) -> Table:
     )
 
 
-def _fields(specs: Iterable[FieldSpec], primary_key: tuple[str, ...] = ()) -> Iterator[Column[Any]]:
+def _fields(
+    specs: Iterable[FieldSpec], primary_key: tuple[str, ...] = (), may_lack: tuple[str, ...] = ()
+) -> Iterator[Column[Any]]:
     for spec in specs:
         if spec.name in primary_key:
             yield Column(spec.name, TYPES[spec.sql_type], primary_key=True, autoincrement=False)
         else:
-            yield Column(spec.name, TYPES[spec.sql_type], nullable=spec.nullable)
+            yield Column(spec.name, TYPES[spec.sql_type], nullable=spec.nullable or spec.name in may_lack)
 
 
 def _checks(specs: Iterable[FieldSpec]) -> Iterator[CheckConstraint]:

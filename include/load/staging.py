@@ -142,8 +142,9 @@ class _Loader:
         self._landing = landing
         self._execution = execution
         types = [spec.sql_type for spec in contract.fields]
-        self._records = _copy(names.records, (*PLACE, *contract.columns, "updated_at"))
-        self._record_types = _oid_names([*PLACE_TYPES, *types, "timestamptz"])
+        marks, mark_types = (("is_deleted",), ("bool",)) if contract.deleted else ((), ())
+        self._records = _copy(names.records, (*PLACE, *contract.columns, "updated_at", *marks))
+        self._record_types = _oid_names([*PLACE_TYPES, *types, "timestamptz", *mark_types])
         self._children = {
             name: (
                 _copy(names.children(child), (*PLACE, *child.columns)),

@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from include.contracts.contract import Contract
+from include.contracts.fields import source_paths
 from include.extract.json_records import iter_records
 
 FUTURE = timedelta(days=1)
@@ -24,6 +25,7 @@ FUTURE = timedelta(days=1)
 
 ERRORS_SHOWN = 5
 Row = tuple[Any, ...]
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,17 @@ class PageValidator:
         self.notes: Counter[str] = Counter()
         self._latest = fetched_at + FUTURE
         self._validate = contract.record.__pydantic_validator__.validate_python
-        columns = [*contract.columns, contract.version] if contract.version else list(contract.columns)
-        self._values = _getter(columns)
+        self._columns = [*contract.columns, contract.version] if contract.version else list(contract.columns)
+        self._values = _getter(self._columns)
         self._children = {
-            name: (_getter(child.columns), _getter(child.key)) for name, child in contract.children.items()
+            name: (_getter(child.columns), _getter(child.key), tuple(child.record.model_computed_fields))
+            for name, child in contract.children.items()
         }
         fields = contract.record.model_fields
-        names = [*contract.key, *([contract.version] if contract.version else [])]
+        named = (*contract.key, contract.version, contract.deleted)
+        names = [name for name in named if name is not None and name in fields]
         self._readers = {name: TypeAdapter(_with_metadata(fields[name])).validate_python for name in names}
-        self._aliases = contract.source_names
+        self._paths = {name: source_paths(name, fields[name]) for name in names}
 
     def page(self, number: int, text: str) -> StagedPage:
         """The rows of page `number`, whose body is `text`: a JSON array at the endpoint's `records` path."""
@@ -86,16 +90,46 @@ class PageValidator:
         staged = StagedPage(number, text, path, children={name: [] for name in self.contract.children})
         for position, (value, start, end) in enumerate(iter_records(text, path)):
             try:
-                record = self._validate(value, context=self.notes).__dict__
-                self._check(record)
+                record = self._tombstone(value) or self._valid(value)
             except ValueError as error:
                 staged.rejected.append(self.reject(number, position, value, text[start:end], describe(error)))
                 continue
-            row = self._values(record)
-            staged.rows.append((number, position, *row) if self.contract.version else (number, position, *row, None))
-            for name, (values, _) in self._children.items():
-                staged.children[name].extend((number, position, *values(child.__dict__)) for child in record[name])
+            row = self._values(record) if self.contract.version else (*self._values(record), None)
+            if self.contract.deleted is not None:
+                row = (*row, bool(record[self.contract.deleted]))
+            staged.rows.append((number, position, *row))
+            for name, (values, _, _) in self._children.items():
+                staged.children[name].extend((number, position, *values(child)) for child in record[name])
         return staged
+
+    def _valid(self, value: Any) -> dict[str, Any]:
+        """The fields of a valid record, computed ones and its children's too. Raises ValueError."""
+        model = self._validate(value, context=self.notes)
+        record = _with_computed(model, self.contract.computed)
+        for name, (_, _, computed) in self._children.items():
+            record[name] = [_with_computed(child, computed) for child in record[name]]
+        self._check(record)
+        if self.contract.deleted is not None and record[self.contract.deleted]:
+            return self._buried(record)
+        return record
+
+    def _tombstone(self, value: Any) -> dict[str, Any] | None:
+        """The fields of a record that is marked as deleted, of which only key and version are read; None for others."""
+        deleted = self.contract.deleted
+        if deleted is None or not self._read(deleted, value):
+            return None
+        known = {name: self._read(name, value) for name in self._readers}
+        if any(known[name] is None for name in self._readers):
+            return None
+        record = self._buried(known)
+        self._check(record)
+        return record
+
+    def _buried(self, record: dict[str, Any]) -> dict[str, Any]:
+        kept = {
+            name: record[name] for name in (*self.contract.key, self.contract.version, self.contract.deleted) if name
+        }
+        return dict.fromkeys(self._columns) | kept | {name: [] for name in self._children}
 
     def reject(
         self, page: int, position: int, value: Any, payload: str, error: str, stage: str = "validate"
@@ -128,12 +162,17 @@ class PageValidator:
         return json.dumps([part if isinstance(part, int) else str(part) for part in parts], ensure_ascii=False)
 
     def _read(self, name: str, value: Any) -> Any:
-        if not isinstance(value, dict):
+        """The field of a record that need not be valid; None where it is computed, or not there."""
+        if not isinstance(value, dict) or name not in self._readers:
             return None
-        try:
-            return self._readers[name](value.get(self._aliases[name]))
-        except ValueError:
-            return None
+        for path in self._paths[name]:
+            found = _at(value, path)
+            if found is not _ABSENT:
+                try:
+                    return self._readers[name](found)
+                except ValueError:
+                    return None
+        return None
 
     def _check(self, record: dict[str, Any]) -> None:
         if self.contract.version is not None and record[self.contract.version] > self._latest:
@@ -141,8 +180,8 @@ class PageValidator:
                 f"{self.contract.version}: {record[self.contract.version]:%Y-%m-%dT%H:%M:%SZ} is more than a day "
                 "ahead of the source's clock; it would win over every later version"
             )
-        for name, (_, key) in self._children.items():
-            siblings = [key(child.__dict__) for child in record[name]]
+        for name, (_, key, _) in self._children.items():
+            siblings = [key(child) for child in record[name]]
             if len(siblings) != len(set(siblings)):
                 twice = next(k for k, count in Counter(siblings).items() if count > 1)
                 fields = ", ".join(self.contract.children[name].key)
@@ -172,6 +211,22 @@ def _message(item: Any) -> str:
         return "holds a character that Postgres text cannot hold or that a key must not (NUL, blank, control character)"
     message: str = item["msg"]
     return message.removeprefix("Value error, ")
+
+
+def _with_computed(model: BaseModel, computed: tuple[str, ...]) -> dict[str, Any]:
+    """A model's fields by name. Without computed ones its own dict, which costs nothing."""
+    fields = model.__dict__
+    return fields | {name: getattr(model, name) for name in computed} if computed else fields
+
+
+def _at(value: Any, path: Iterable[str | int]) -> Any:
+    """What stands at a path of names and indexes, or _ABSENT."""
+    for step in path:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            return _ABSENT
+    return value
 
 
 def _getter(names: Iterable[str]) -> Callable[[dict[str, Any]], Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,8 @@ from sqlalchemy import Text
 
 from include.contracts import BY_NAME, CONTRACTS
 from include.contracts.contract import BOOKKEEPING, Check, Children, Column, Contract, ContractError
-from include.contracts.endpoint import Endpoint
+from include.contracts.endpoint import Endpoint, Offset
+from include.contracts.files import Files
 from include.contracts.record import AnyText, Identifier, Money, Record, Timestamp, WholeNumber
 
 
@@ -53,7 +55,7 @@ def test_a_contract_derives_its_columns() -> None:
     assert contract.table == "app.things"
     assert contract.columns == ("region", "code", "label", "price", "modified", "checked")
     assert contract.content == ("label", "price", "modified", "checked")
-    assert [(spec.name, spec.alias) for spec in contract.fields if spec.name != spec.alias] == [("label", "theLabel")]
+    assert contract.source_names["label"] == "theLabel"
     assert PARTS.columns == ("number", "note", "weight", "labels")
 
 
@@ -145,14 +147,14 @@ def test_a_field_that_no_column_holds_is_an_error_as_soon_as_the_contract_is_dec
     class WrongPart(PartRecord):
         ratio: float
 
-    with pytest.raises(TypeError, match=r"^Wrong\.ratio: no column type fits"):
+    with pytest.raises(ContractError, match=r"^contract things: Wrong\.ratio: no column type fits"):
         thing(record=Wrong)
-    with pytest.raises(TypeError, match=r"^WrongPart\.ratio: no column type fits"):
+    with pytest.raises(ContractError, match=r"^contract things: WrongPart\.ratio: no column type fits"):
         thing(children={"parts": Children("thing_parts", WrongPart, PARTS.parent, PARTS.key)})
 
 
 def test_a_nested_list_that_is_not_declared_as_children_is_an_error() -> None:
-    with pytest.raises(TypeError, match=r"^ThingRecord\.parts: no column type fits"):
+    with pytest.raises(ContractError, match=r"^contract things: ThingRecord\.parts: no column type fits"):
         thing(children={})
 
 
@@ -165,3 +167,26 @@ def test_the_contracts_have_names_of_their_own() -> None:
         *(f"{contract.name}_history" for contract in CONTRACTS if contract.history),
     ]
     assert len(tables) == len(set(tables))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"endpoint": None}, "contract things: it needs an endpoint or files, and not both"),
+        ({"files": Files("/data", "csv", "increment")}, "contract things: it needs an endpoint or files, and not both"),
+        (
+            {"endpoint": Endpoint("/things")},
+            'contract things: its endpoint has no `changed_since`: say delta="whole" to read it whole',
+        ),
+    ],
+)
+def test_a_source_that_is_not_declared_whole(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ContractError, match=re.escape(message)):
+        thing(**changes)
+
+
+def test_what_a_contract_says_of_its_source() -> None:
+    nested = thing(endpoint=Endpoint("/t", Offset(), records="data.items"), delta="whole")
+    assert (nested.source, nested.records_path, nested.stable) == ("/t", "data.items", False)
+    filed = thing(endpoint=None, files=Files("s3://bucket/things", "csv", "snapshot"))
+    assert (filed.source, filed.records_path, filed.stable) == ("s3://bucket/things", "", True)

@@ -46,12 +46,12 @@ def test_every_type_has_a_column_type_however_it_is_wrapped(annotation: Any, sql
         "annotated optional": Annotated[annotation | None, BeforeValidator(blank_to_none)],
         "optional annotated": Annotated[annotation, BeforeValidator(blank_to_none)] | None,
     }[layer]
-    assert spec_of(wrapped) == FieldSpec("f", "f", sql_type, nullable="optional" in layer)
+    assert spec_of(wrapped) == FieldSpec("f", (("f",),), sql_type, nullable="optional" in layer)
 
 
 @pytest.mark.parametrize("annotation", [Optional[int], Union[int, None], Union[None, int]])  # noqa: UP007, UP045
 def test_optional_may_be_written_in_the_old_way(annotation: Any) -> None:
-    assert spec_of(annotation) == FieldSpec("f", "f", "bigint", nullable=True)
+    assert spec_of(annotation) == FieldSpec("f", (("f",),), "bigint", nullable=True)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_bounds_are_the_narrowest_of_all_layers(annotation: Any, bounds: dict[st
 
 def test_choices_are_text_with_a_predicate() -> None:
     spec = spec_of(Annotated[Literal["new", "in_use", "b2"] | None, BeforeValidator(blank_to_none)])
-    assert spec == FieldSpec("f", "f", "text", nullable=True, choices=("new", "in_use", "b2"))
+    assert spec == FieldSpec("f", (("f",),), "text", nullable=True, choices=("new", "in_use", "b2"))
     assert list(spec.predicates) == [("choices", "f in ('new', 'in_use', 'b2')")]
 
 
 def test_each_rule_is_a_predicate_of_its_own() -> None:
-    number = FieldSpec("n", "n", "bigint", False, minimum=0, maximum=9)
-    text = FieldSpec("t", "t", "text", False, min_length=1, max_length=3)
+    number = FieldSpec("n", (("n",),), "bigint", False, minimum=0, maximum=9)
+    text = FieldSpec("t", (("t",),), "text", False, min_length=1, max_length=3)
     assert [*number.predicates, *text.predicates, *spec_of(date).predicates] == [
         ("minimum", "n >= 0"),
         ("maximum", "n <= 9"),
@@ -101,15 +101,15 @@ def test_each_rule_is_a_predicate_of_its_own() -> None:
     ]
 
 
-def test_the_alias_is_the_sources_name_and_a_default_does_not_make_a_column_nullable() -> None:
-    assert spec_of(str, Field("x", alias="fullName")) == FieldSpec("f", "fullName", "text", nullable=False)
+def test_the_alias_is_where_the_source_has_it_and_a_default_does_not_make_a_column_nullable() -> None:
+    assert spec_of(str, Field("x", alias="fullName")) == FieldSpec("f", (("fullName",),), "text", nullable=False)
 
 
 def test_the_fields_of_the_entities() -> None:
     by_name = {spec.name: spec for spec in field_specs(CustomerRecord)}
-    assert by_name["name"] == FieldSpec("name", "full_name", "text", False, min_length=1, max_length=100)
-    assert by_name["age"] == FieldSpec("age", "age", "bigint", True, minimum=0, maximum=150)
-    assert by_name["tags"] == FieldSpec("tags", "tags", "text[]", False)
+    assert by_name["name"] == FieldSpec("name", (("full_name",),), "text", False, min_length=1, max_length=100)
+    assert by_name["age"] == FieldSpec("age", (("age",),), "bigint", True, minimum=0, maximum=150)
+    assert by_name["tags"] == FieldSpec("tags", (("tags",),), "text[]", False)
     assert by_name["segment"].choices == ("enterprise", "smb", "consumer")
     assert [spec.name for spec in field_specs(OrderRecord, exclude=frozenset({"items"}))] == [
         "id",
@@ -119,7 +119,9 @@ def test_the_fields_of_the_entities() -> None:
         "created_at",
         "updated_at",
     ]
-    assert field_specs(OrderItemRecord)[-1] == FieldSpec("discount", "discount", "numeric(18,4)", False, minimum=0)
+    assert field_specs(OrderItemRecord)[-1] == FieldSpec(
+        "discount", (("discount",),), "numeric(18,4)", False, minimum=0
+    )
 
 
 class Colour(Enum):

@@ -6,7 +6,7 @@ The model is written from the rules, row by row, as nobody would in SQL: whoever
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -46,21 +46,41 @@ THINGS = Contract(
     key=("id",),
     history=True,
     endpoint=Endpoint("/things", changed_since="since"),
-    children={"parts": Children("thing_parts", PartRecord, parent=("thing_id",), key=("number",))},
+    children={"parts": Children("things_parts", PartRecord, parent=("thing_id",), key=("number",))},
 )
+
+
+class BuriedRecord(ThingRecord):
+    is_deleted: bool = False
+
+
+BURIED = replace(
+    THINGS,
+    name="buried",
+    record=BuriedRecord,
+    deleted="is_deleted",
+    children={"parts": Children("buried_parts", PartRecord, parent=("thing_id",), key=("number",))},
+)
+"""Things whose source marks what it has deleted."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A record as the source sends it; times are minutes. One that is not valid has a label that is too long."""
+    """A record as the source sends it; times are minutes. One that is not valid has a label that is too long.
+
+    One that is gone is a tombstone, with no more than its key and version.
+    """
 
     key: str
     version: int
     label: str
     parts: tuple[str, ...]
     valid: bool
+    gone: bool = False
 
     def as_json(self) -> dict[str, Any]:
+        if self.gone:
+            return {"id": self.key, "updated_at": at(self.version).isoformat(), "is_deleted": True}
         return {
             "id": self.key,
             "label": self.label if self.valid else "too long",
@@ -87,6 +107,10 @@ class Row:
     parts: tuple[str, ...]
     fetched_at: int
     deleted_at: int | None = None
+
+    @property
+    def entombed(self) -> bool:
+        return self.deleted_at == self.fetched_at
 
 
 @dataclass
@@ -121,27 +145,34 @@ class Model:
         counted["quarantined"] = len(records) - len(valid)
         late = {}
         for thing in valid:
-            if thing is not winners[thing.key]:
+            if thing is not winners[thing.key] and not thing.gone:
                 late[thing.key, thing.version] = thing
         for key, thing in winners.items():
             verdict = self._verdict(key, thing, fetch)
             counted[verdict] += 1
-            if verdict in ("inserted", "updated"):
-                old = self.rows.get(key)
-                if old is not None and old.version != thing.version:
+            old = self.rows.get(key)
+            if verdict in ("inserted", "updated") and thing.gone:
+                assert old is not None
+                if old.version != thing.version and not old.entombed:
+                    self.history[key, old.version] = (old.label, old.fetched_at)
+                self.rows[key] = Row(thing.version, old.label, old.parts, now, deleted_at=now)
+            elif verdict in ("inserted", "updated"):
+                if old is not None and old.version != thing.version and not old.entombed:
                     self.history[key, old.version] = (old.label, old.fetched_at)
                 self.history.pop((key, thing.version), None)
                 self.rows[key] = Row(thing.version, thing.label, thing.parts, now)
             elif verdict == "stale":
-                late[key, thing.version] = thing
+                if not thing.gone:
+                    late[key, thing.version] = thing
             elif (
                 not snapshot
+                and not thing.gone
                 and now > self.rows[key].fetched_at
                 and (fetch.since is None or thing.version >= fetch.since)
             ):
                 self.rows[key].fetched_at = now
         for (key, version), thing in late.items():
-            if version == self.rows[key].version:
+            if key not in self.rows or version == self.rows[key].version:
                 continue
             known = self.history.get((key, version))
             if known is None or (now > known[1] and known[0] != thing.label):
@@ -160,10 +191,13 @@ class Model:
     def _verdict(self, key: str, thing: Thing, fetch: Fetch) -> str:
         row = self.rows.get(key)
         if row is None:
-            return "inserted"
-        if row.deleted_at is not None:
+            return "unchanged" if thing.gone else "inserted"
+        if thing.gone and row.deleted_at is not None and thing.version == row.version:
+            return "unchanged"
+        exceptional = thing.gone or row.entombed
+        if row.deleted_at is not None and not exceptional:
             return "updated" if fetch.fetched_at > row.deleted_at else "stale"
-        if (thing.version, thing.label, thing.parts) == (row.version, row.label, row.parts):
+        if not exceptional and (thing.version, thing.label, thing.parts) == (row.version, row.label, row.parts):
             return "unchanged"
         fetched_later = fetch.fetched_at > row.fetched_at
         if fetch.trust_source or thing.version == row.version:
@@ -200,49 +234,53 @@ class Model:
             self.watermark = max(self.watermark, newest)
 
 
-things = st.builds(
-    Thing,
-    key=st.sampled_from("abcd"),
-    version=st.integers(0, 6).map(lambda n: n * 10),
-    label=st.sampled_from(["x", "y"]),
-    parts=st.sampled_from([(), ("p",), ("p", "q")]),
-    valid=st.integers(0, 5).map(bool),
-)
-fetches = st.builds(
-    Fetch,
-    mode=st.sampled_from(["snapshot", "delta"]),
-    fetched_at=st.integers(5, 12).map(lambda n: n * 10),
-    trust_source=st.just(False),
-    pages=st.lists(st.lists(things, max_size=4).map(tuple), min_size=1, max_size=2).map(tuple),
-    since=st.one_of(st.none(), st.integers(0, 6).map(lambda n: n * 10)),
-).flatmap(
-    lambda fetch: st.sampled_from([True, False, False]).map(
-        lambda trust: Fetch(
-            fetch.mode,
-            fetch.fetched_at,
-            trust and fetch.mode == "snapshot",
-            fetch.pages,
-            fetch.since if fetch.mode == "delta" else None,
+def fetches_of(gone: st.SearchStrategy[bool]) -> st.SearchStrategy[Fetch]:
+    """Executions that bring things of which some may be `gone`; tombstones are valid whatever they hold."""
+    things = st.builds(
+        Thing,
+        key=st.sampled_from("abcd"),
+        version=st.integers(0, 6).map(lambda n: n * 10),
+        label=st.sampled_from(["x", "y"]),
+        parts=st.sampled_from([(), ("p",), ("p", "q")]),
+        valid=st.integers(0, 5).map(bool),
+        gone=gone,
+    ).map(lambda thing: replace(thing, valid=thing.valid or thing.gone))
+    return st.builds(
+        Fetch,
+        mode=st.sampled_from(["snapshot", "delta"]),
+        fetched_at=st.integers(5, 12).map(lambda n: n * 10),
+        trust_source=st.just(False),
+        pages=st.lists(st.lists(things, max_size=4).map(tuple), min_size=1, max_size=2).map(tuple),
+        since=st.one_of(st.none(), st.integers(0, 6).map(lambda n: n * 10)),
+    ).flatmap(
+        lambda fetch: st.sampled_from([True, False, False]).map(
+            lambda trust: Fetch(
+                fetch.mode,
+                fetch.fetched_at,
+                trust and fetch.mode == "snapshot",
+                fetch.pages,
+                fetch.since if fetch.mode == "delta" else None,
+            )
         )
     )
-)
 
 
 @pytest.fixture(scope="module")
 def things_db(postgres: PostgresServer) -> Iterator[psycopg.Connection[Any]]:
-    """A migrated database that also has the tables of THINGS."""
+    """A migrated database that also has the tables of THINGS and BURIED."""
     with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute("create database things template migrated")
     engine = create_engine(postgres.dsn("things").replace("postgresql:", "postgresql+psycopg:"))
     metadata = MetaData()
     entity_tables(THINGS, metadata)
+    entity_tables(BURIED, metadata)
     metadata.create_all(engine)
     engine.dispose()
     with psycopg.connect(postgres.dsn("things")) as connection:
         yield connection
 
 
-def shown(connection: psycopg.Connection[Any]) -> Model:
+def shown(connection: psycopg.Connection[Any], contract: Contract) -> Model:
     """What the database holds, in the model's terms."""
 
     def minutes(time: datetime | None) -> Any:
@@ -250,16 +288,16 @@ def shown(connection: psycopg.Connection[Any]) -> Model:
 
     model = Model()
     for key, label, version, fetched_at, deleted_at in connection.execute(
-        "select id, label, updated_at, fetched_at, deleted_at from app.things"
-    ):
+        f"select id, label, updated_at, fetched_at, deleted_at from app.{contract.name}"
+    ).fetchall():
         parts = connection.execute(
-            "select name from app.thing_parts where thing_id = %s order by number", (key,)
+            f"select name from app.{contract.name}_parts where thing_id = %s order by number", (key,)
         ).fetchall()
         model.rows[key] = Row(
             minutes(version), label, tuple(name for (name,) in parts), minutes(fetched_at), minutes(deleted_at)
         )
     for key, label, version, fetched_at in connection.execute(
-        "select id, label, updated_at, fetched_at from app.things_history"
+        f"select id, label, updated_at, fetched_at from app.{contract.name}_history"
     ):
         model.history[key, minutes(version)] = (label, minutes(fetched_at))
     for key, version, fetched_at in connection.execute(
@@ -272,12 +310,24 @@ def shown(connection: psycopg.Connection[Any]) -> Model:
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(fetches, min_size=1, max_size=5))
+@given(st.lists(fetches_of(st.just(False)), min_size=1, max_size=5))
 def test_any_executions_in_any_order_give_what_the_rules_say(
     things_db: psycopg.Connection[Any], executed: list[Fetch]
 ) -> None:
+    check(things_db, THINGS, executed)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(fetches_of(st.booleans()), min_size=1, max_size=5))
+def test_tombstones_delete_and_newer_records_return(things_db: psycopg.Connection[Any], executed: list[Fetch]) -> None:
+    check(things_db, BURIED, executed)
+
+
+def check(things_db: psycopg.Connection[Any], contract: Contract, executed: list[Fetch]) -> None:
+    """Publishes what was fetched and compares it with the model."""
+    name = contract.name
     things_db.execute(
-        "truncate app.things, app.thing_parts, app.things_history, operations.dead_letters, operations.sync_log"
+        f"truncate app.{name}, app.{name}_parts, app.{name}_history, operations.dead_letters, operations.sync_log"
     )
     things_db.commit()
     model = Model()
@@ -293,12 +343,12 @@ def test_any_executions_in_any_order_give_what_the_rules_say(
         pages = [[thing.as_json() for thing in page] for page in fetch.pages]
         if expected is None:
             with pytest.raises(psycopg.Error) as refused:
-                synced(things_db, THINGS, pages, **arguments)
+                synced(things_db, contract, pages, **arguments)
             assert refused.value.sqlstate == OVERTAKEN
         else:
-            row = synced(things_db, THINGS, pages, **arguments)
+            row = synced(things_db, contract, pages, **arguments)
             assert {name: row[name] for name in expected} == expected
-    found = shown(things_db)
+    found = shown(things_db, contract)
     assert found.rows == model.rows
     assert found.history == model.history
     assert found.letters == model.letters

@@ -18,6 +18,8 @@
 {%- set snapshot = mode == 'snapshot' -%}
 {%- set replay = mode == 'replay' -%}
 {%- set stable = contract.stable -%}
+{%- set tombstones = contract.deleted is not none -%}
+{%- set lives = 'and not s.is_deleted' if tombstones else '' -%}
 {%- set same_version = 's.updated_at = t.updated_at' if versioned else 'true' -%}
 {%- macro list(names, alias='') -%}
   {%- for name in names %}{{ alias ~ '.' if alias }}{{ name }}{{ ', ' if not loop.last }}{% endfor -%}
@@ -144,6 +146,12 @@ compared as (
     t.fetched_at as row_fetched_at,
     t.deleted_at,
     t.{{ key[0] }} is null as is_new,
+{%- if tombstones %}
+    s.is_deleted as is_tombstone,
+    -- A row that a tombstone deleted carries the tombstone's version and fetch; one that a snapshot lacks keeps its own.
+    t.deleted_at is not null and t.deleted_at = t.fetched_at as is_entombed,
+    {{ same_version }} as is_same_version,
+{%- endif %}
     {{ 's.updated_at > t.updated_at' if versioned else 'false' }} as is_newer,
     {{ 's.updated_at < t.updated_at' if versioned else 'false' }} as is_older,
     {{ same_version }}
@@ -166,9 +174,13 @@ select
   page,
   position,
   case
+{%- if tombstones %}
+    when is_tombstone and (is_new or deleted_at is not null and is_same_version) then 'unchanged'
+{%- endif %}
     when is_new then 'inserted'
-    when deleted_at is not null then case when fetched_at > deleted_at then 'updated' else 'stale' end
-    when is_same then 'unchanged'
+    when deleted_at is not null {{ 'and not (is_tombstone or is_entombed) ' if tombstones -}}
+      then case when fetched_at > deleted_at then 'updated' else 'stale' end
+    when is_same {{ 'and not (is_tombstone or is_entombed) ' if tombstones }}then 'unchanged'
     when trust_source then case when fetched_at > row_fetched_at then 'updated' else 'stale' end
     when is_newer then 'updated'
     when is_older then 'stale'
@@ -255,7 +267,11 @@ select {{ list(contract.columns, 't') }}, t.updated_at, t.fetched_at, nextval('a
   from verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
   join {{ contract.table }} t on {{ same_key('t', 's') }}
- where v.verdict = 'updated' and t.updated_at <> s.updated_at
+ where v.verdict = 'updated'
+   and t.updated_at <> s.updated_at
+{%- if tombstones %}
+   and t.deleted_at is distinct from t.fetched_at  -- what an entombed row shows is not the version that it carries
+{%- endif %}
 on conflict ({{ list(key) }}, updated_at) do update set
   {%- for name in contract.content %}
   {{ name }} = excluded.{{ name }},
@@ -277,7 +293,21 @@ update {{ contract.table }} t
        change_seq = nextval('app.change_seq')
   from verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
- where v.verdict = 'updated' and {{ same_key('t', 's') }};
+ where v.verdict = 'updated' and {{ same_key('t', 's') }} {{ lives }};
+{%- if tombstones %}
+
+-- A tombstone leaves the row what it was, as a deleted one of the tombstone's version.
+update {{ contract.table }} t
+   set updated_at = s.updated_at,
+       fetched_at = s.fetched_at,
+       absent_since = null,
+       deleted_at = s.fetched_at,
+       synced_at = now(),
+       change_seq = nextval('app.change_seq')
+  from verdicts v
+  join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
+ where v.verdict = 'updated' and {{ same_key('t', 's') }} and s.is_deleted;
+{%- endif %}
 
 insert into {{ contract.table }} ({{ list(contract.columns) }}, updated_at, fetched_at, change_seq)
 select {{ list(contract.columns, 's') }}, s.updated_at, s.fetched_at, nextval('app.change_seq')
@@ -294,7 +324,7 @@ update {{ contract.table }} t
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
  cross join this_execution e
  where v.verdict = 'unchanged'
-   and {{ same_key('t', 's') }}
+   and {{ same_key('t', 's') }} {{ lives }}
    and s.fetched_at > t.fetched_at
 {%- if mode != 'delta' %}
    and t.absent_since < s.fetched_at;
@@ -305,7 +335,7 @@ update {{ contract.table }} t
 delete from app.{{ children.table }} c
  using verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
- where v.verdict = 'updated'
+ where v.verdict = 'updated' {{ lives }}
    and {% for name in key %}c.{{ children.parent[loop.index0] }} = s.{{ name }}{{ ' and ' if not loop.last }}{% endfor %};
 
 insert into app.{{ children.table }} ({{ list(children.parent) }}, {{ list(children.columns) }})
@@ -313,7 +343,7 @@ select {{ list(key, 's') }}, {{ list(children.columns, 'c') }}
   from verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
   join staging.{{ staging.children(children) }} c on c.page = s.page and c.position = s.position
- where v.verdict in ('inserted', 'updated');
+ where v.verdict in ('inserted', 'updated') {{ lives }};
 {% endfor %}
 {%- if contract.history %}
 -- Valid versions that came too late, or lost within this execution: the table does not show them, history does.
@@ -327,6 +357,9 @@ select distinct on ({{ list(key, 's') }}, s.updated_at)
   ) as late
   join staging.{{ staging.records }} s on s.page = late.page and s.position = late.position
   join {{ contract.table }} t on {{ same_key('t', 's') }} and t.updated_at <> s.updated_at
+{%- if tombstones %}
+ where not s.is_deleted
+{%- endif %}
  order by {{ list(key, 's') }}, s.updated_at, s.page desc, s.position desc
 on conflict ({{ list(key) }}, updated_at) do update set
   {%- for name in contract.content %}
@@ -340,7 +373,7 @@ on conflict ({{ list(key) }}, updated_at) do update set
 delete from {{ contract.table }}_history h
  using verdicts v
   join staging.{{ staging.records }} s on s.page = v.page and s.position = v.position
- where v.verdict = 'updated' and {{ same_key('h', 's') }} and h.updated_at = s.updated_at;
+ where v.verdict = 'updated' and {{ same_key('h', 's') }} and h.updated_at = s.updated_at {{ lives }};
 {%- endif %}
 
 {% if snapshot -%}
