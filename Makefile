@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-15 stack up down status psql env env-file lint format bench chaos docs revision lock
+.PHONY: help demo test test-postgres-15 stack up down status psql env env-file lint format bench chaos docs revision new-entity lock
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -79,6 +79,9 @@ docs: $(READY) ## docs/DAGS.md from the DAGs themselves
 
 revision: $(READY) ## The migration that a changed contract needs: make revision MESSAGE="..."
 	@$(LOCAL) revision "$(MESSAGE)"
+
+new-entity: $(READY) ## A contract and its migration from a sample: make new-entity NAME=invoices FROM=<url or file> [CONNECTION=shop_api]
+	@$(BIN)/python -m include.local.new_entity "$(NAME)" "$(FROM)" $(if $(CONNECTION),--connection "$(CONNECTION)")
 
 lock: $(READY) ## Compiles requirements*.in to their locks, for Python 3.11 to 3.13
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 requirements.in -o requirements.txt

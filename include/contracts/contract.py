@@ -12,13 +12,15 @@ from typing import Any, Literal
 from sqlalchemy.types import TypeEngine
 
 from include.contracts.endpoint import Endpoint
-from include.contracts.fields import FieldSpec, field_specs
+from include.contracts.fields import FieldSpec, Path, field_specs, source_paths
 from include.contracts.files import Files
 from include.contracts.record import Record
 
 KEY_TYPES = ("uuid", "text", "bigint")
 BOOKKEEPING = ("fetched_at", "absent_since", "deleted_at", "synced_at", "change_seq")
 """Columns that every `app` table has behind its fields and `updated_at`; publish writes them."""
+PLACE = ("page", "position", "is_deleted")
+"""Columns that every staging table has before, or behind, those of the record."""
 
 
 class ContractError(ValueError):
@@ -86,7 +88,8 @@ class Contract:
     floor of a full snapshot. `endpoint` or `files` say where the records come from, `connection` how an endpoint is
     reached. `delta` says what `delta_sync` does: ask for changes; read the entity whole; or leave it to `daily_sync`.
     `deleted` names the field by which a source marks a deleted record: true, or not empty; no more of such a record is
-    read than its key and version, and the row is marked as deleted.
+    read than its key and version, and the row is marked as deleted. What a source's records have besides, or lack, is
+    warned about, or fails the entity (`on_drift`); `ignored` names fields that are left out on purpose.
 
     Raises `ContractError`, naming contract and field, for a declaration that cannot work.
     """
@@ -103,6 +106,8 @@ class Contract:
     indexes: tuple[Index, ...] = ()
     checks: tuple[Check, ...] = ()
     deleted: str | None = None
+    ignored: tuple[str, ...] = ()
+    on_drift: Literal["warn", "fail"] = "warn"
     minimum_rows: int = 1
     lookback: timedelta = timedelta(minutes=15)
     initial_watermark: datetime = datetime(2020, 1, 1, tzinfo=UTC)
@@ -113,7 +118,7 @@ class Contract:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,19}", self.name):
             raise ContractError(f"contract {self.name!r}: the name must be 1 to 20 of a-z, 0-9 and _, a letter first")
         try:
-            specs = {spec.name: spec for spec in self._all_fields}
+            specs = {spec.name: spec for spec in self.all_fields}
             for children in self.children.values():
                 _ = children.fields
         except TypeError as error:
@@ -170,26 +175,33 @@ class Contract:
                 raise ContractError(
                     f"contract {self.name}: children {name!r}: parent columns must match key {self.key}"
                 )
-        taken = [*self.columns, "updated_at", *BOOKKEEPING, *(column.name for column in self.enrichment)]
-        if len(taken) != len(set(taken)):
-            twice = sorted({name for name in taken if taken.count(name) > 1})
-            raise ContractError(
-                f"contract {self.name}: column {twice[0]!r} is declared twice, or is one of Sluice's own"
-            )
+        own = [*self.columns, "updated_at", *BOOKKEEPING, *PLACE, *(column.name for column in self.enrichment)]
+        for taken in (own, *([*child.parent, *child.columns, *PLACE] for child in self.children.values())):
+            if twice := sorted({name for name in taken if taken.count(name) > 1}):
+                raise ContractError(
+                    f"contract {self.name}: column {twice[0]!r} is declared twice, or is one of Sluice's own: give the "
+                    "field another name, and the source's as its alias"
+                )
 
     @cached_property
-    def _all_fields(self) -> tuple[FieldSpec, ...]:
+    def all_fields(self) -> tuple[FieldSpec, ...]:
+        """The record's own fields, without the children and the mark of deletion."""
         return field_specs(self.record, exclude=frozenset({*self.children, self.deleted or ""}))
 
     @cached_property
     def fields(self) -> tuple[FieldSpec, ...]:
-        """The record's own columns: key and content, without the version, the children and the mark of deletion."""
-        return tuple(spec for spec in self._all_fields if spec.name != self.version)
+        """The record's own columns: key and content, without the version."""
+        return tuple(spec for spec in self.all_fields if spec.name != self.version)
+
+    def paths(self, name: str) -> tuple[Path, ...]:
+        """Where a source's record may have a field of the record model; none for a computed one."""
+        info = self.record.model_fields.get(name)
+        return () if info is None else source_paths(name, info)
 
     @cached_property
     def source_names(self) -> dict[str, str]:
         """The source's own name for each field that is not computed; of a nested one, the outermost."""
-        return {spec.name: str(spec.paths[0][0]) for spec in self._all_fields if spec.paths}
+        return {spec.name: str(spec.paths[0][0]) for spec in self.all_fields if spec.paths}
 
     @property
     def computed(self) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ come from these specifications, so that they cannot disagree.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -29,17 +29,20 @@ SQL_TYPES: dict[Any, str] = {
     list[str]: "text[]",
 }
 INTEGER_RANGE = (-(2**63), 2**63 - 1)
+ABSENT = object()
+Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class FieldSpec:
     """A field as a column: `minimum` and `maximum` are inclusive, lengths are in characters.
 
-    `paths` are the places of a source's record where it may stand, as names and indexes; a computed field has none.
+    `paths` are the places of a source's record where it may stand, as names and indexes; a computed field has none. A
+    `constant` is no field of the source, but has the same value in every record.
     """
 
     name: str
-    paths: tuple[tuple[str | int, ...], ...]
+    paths: tuple[Path, ...]
     sql_type: str
     nullable: bool
     minimum: int | None = None
@@ -47,6 +50,8 @@ class FieldSpec:
     min_length: int | None = None
     max_length: int | None = None
     choices: tuple[str, ...] = ()
+    required: bool = field(default=True, compare=False)
+    constant: bool = field(default=False, compare=False)
 
     @property
     def predicates(self) -> Iterator[tuple[str, str]]:
@@ -73,7 +78,17 @@ def field_specs(record: type[BaseModel], exclude: frozenset[str] = frozenset()) 
     return tuple(_spec(record, name, info) for name, info in fields.items() if name not in exclude)
 
 
-def source_paths(name: str, info: FieldInfo | ComputedFieldInfo) -> tuple[tuple[str | int, ...], ...]:
+def value_at(value: Any, path: Iterable[str | int]) -> Any:
+    """What stands at a path of names and indexes, or ABSENT."""
+    for step in path:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            return ABSENT
+    return value
+
+
+def source_paths(name: str, info: FieldInfo | ComputedFieldInfo) -> tuple[Path, ...]:
     """Where a source's record may have the field: its alias, or each of several, or its name."""
     if isinstance(info, ComputedFieldInfo):
         return ()
@@ -110,7 +125,17 @@ def _spec(record: type[BaseModel], name: str, info: FieldInfo | ComputedFieldInf
     if plain is int:
         lowest, highest = INTEGER_RANGE
         bounds = {key: value for key, value in bounds.items() if value not in (lowest, highest)}
-    return FieldSpec(name, source_paths(name, info), SQL_TYPES[plain], optional, choices=choices, **bounds)
+    required = isinstance(info, FieldInfo) and info.is_required()
+    return FieldSpec(
+        name,
+        source_paths(name, info),
+        SQL_TYPES[plain],
+        optional,
+        choices=choices,
+        required=required,
+        constant=not required and len(choices) == 1,
+        **bounds,
+    )
 
 
 def _unwrap(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:

@@ -6,6 +6,7 @@ place that says what is valid: columns, CHECK constraints and gate expectations 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +16,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from include.transform.cleaners import clean_email, clean_name, parse_datetime
+
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
 
 class Record(BaseModel):
@@ -40,6 +43,11 @@ def not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("expected a number, got a boolean")  # noqa: TRY004 - pydantic turns ValueError into its own
     return value
+
+
+def whole_from_text(value: Any) -> Any:
+    """The whole number that a text writes; what is none is left to pydantic's own error."""
+    return int(value) if isinstance(value, str) and _WHOLE.fullmatch(value) else value
 
 
 def none_to_list(value: Any) -> Any:
@@ -74,6 +82,9 @@ Timestamp = Annotated[datetime, BeforeValidator(parse_datetime)]
 
 WholeNumber = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 """A JSON integer that fits a bigint; no string, no boolean, no fraction."""
+
+WholeNumberText = Annotated[int, BeforeValidator(whole_from_text), Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+"""A whole number that may be written as text, as all values of a csv file are."""
 
 Money = Annotated[Decimal, BeforeValidator(not_bool), Field(max_digits=18, decimal_places=4, allow_inf_nan=False)]
 """An exact amount; more than four decimals are refused, never rounded."""

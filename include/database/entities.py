@@ -94,7 +94,7 @@ def entity_tables(contract: Contract, metadata: MetaData) -> list[Table]:
 
 
 def staging_tables(contract: Contract, execution: UUID, fetched_at: datetime, *, replay: bool = False) -> list[Table]:
-    """The unlogged tables of one execution: valid records, their children, and the rejected beside them.
+    """The unlogged tables of one execution: valid records, their children, the rejected beside them, and their fields.
 
     A record's `fetched_at` is the execution's; in a replay it is its letter's, and one more table says which that is.
 
@@ -132,6 +132,12 @@ def staging_tables(contract: Contract, execution: UUID, fetched_at: datetime, *,
         Column("landing_ref", Text(), nullable=False),
     ]
     tables.append(_staging(names.rejected, metadata, rejected))
+    fields = [
+        Column("field", Text(), nullable=False),
+        Column("json_type", Text(), nullable=False),
+        Column("records", BigInteger(), nullable=False),
+    ]
+    tables.append(_staging(names.fields, metadata, fields))
     if replay:
         letters = [Column("letter", BigInteger(), nullable=False), Column("fetched_at", TIME, nullable=False)]
         tables.append(_staging(names.letters, metadata, letters))
@@ -145,6 +151,7 @@ class StagingNames:
         self._execution = execution.hex
         self.records = f"{contract.name}_{self._execution}"
         self.rejected = f"{contract.name}_rejected_{self._execution}"
+        self.fields = f"{contract.name}_fields_{self._execution}"
         self.letters = f"{contract.name}_letters_{self._execution}"
 
     def children(self, children: Children) -> str:

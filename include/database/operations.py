@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -55,6 +56,10 @@ def operations_tables(metadata: MetaData) -> None:
             comment="false where the source's pages shifted, so that the watermark must stay",
         ),
         Column("until", TIME, comment="how far a first load by windows has come; null: to the source's present"),
+        Column(
+            "fields", JSONB(), nullable=False, server_default=text("'{}'"), comment="records by field and JSON type"
+        ),
+        Column("drift", JSONB(), nullable=False, server_default=text("'[]'"), comment="how the fields have changed"),
         Column("allow_deletes", Boolean(), nullable=False, server_default=text("false")),
         Column("allow_quarantined", Boolean(), nullable=False, server_default=text("false")),
         Column("trust_source", Boolean(), nullable=False, server_default=text("false")),
@@ -101,6 +106,10 @@ def operations_tables(metadata: MetaData) -> None:
         Column(
             "unreadable_keys", ARRAY(Text()), nullable=False, comment="hashes of the records whose key is unreadable"
         ),
+        Column(
+            "fields", JSONB(), nullable=False, server_default=text("'{}'"), comment="records by field and JSON type"
+        ),
+        Column("drift", JSONB(), nullable=False, server_default=text("'[]'"), comment="how the fields have changed"),
         Column("started_at", TIME, nullable=False, comment="this database's clock when the execution began"),
         Column("synced_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
         UniqueConstraint("execution"),
@@ -163,5 +172,48 @@ def operations_tables(metadata: MetaData) -> None:
         Column("error_message", Text()),
         UniqueConstraint("pipeline", "run_id"),
         CheckConstraint("status in ('running', 'success', 'failed')", name="status"),
+        schema="operations",
+    )
+    loaded_files = Table(
+        "loaded_files",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("entity", Text(), nullable=False),
+        Column("uri", Text(), nullable=False),
+        Column("size", BigInteger(), nullable=False, comment="bytes, as the file lies there"),
+        Column("checksum", Text(), comment="the store's or our own, by its name; null where it was passed over unread"),
+        Column("modified_at", TIME, nullable=False, comment="the store's clock"),
+        Column("records", BigInteger(), comment="null where it was passed over"),
+        Column("execution", Uuid(), nullable=False, comment="the one that landed it"),
+        Column(
+            "status",
+            Text(),
+            nullable=False,
+            server_default=text("'pending'"),
+            comment="pending until publish commits; a pending file is landed again by the next execution",
+        ),
+        Column("loaded_at", TIME, comment="when publish committed it"),
+        UniqueConstraint("execution", "uri"),
+        CheckConstraint("status in ('pending', 'loaded', 'passed over')", name="status"),
+        CheckConstraint("(status = 'pending') = (loaded_at is null)", name="loaded_at"),
+        schema="operations",
+    )
+    Index(
+        None,
+        loaded_files.c.entity,
+        loaded_files.c.uri,
+        postgresql_where=text("status <> 'pending'"),
+        info={"serves": "what an entity's next extract knows: the last that was published of each file"},
+    )
+    Table(
+        "geocodes",
+        metadata,
+        Column("geocoder", Text(), primary_key=True),
+        Column("address", LargeBinary(), primary_key=True, comment="SHA-256 of the parts that the geocoder reads"),
+        Column("latitude", Double(), comment="degrees, WGS 84; null where the geocoder knows no such address"),
+        Column("longitude", Double()),
+        Column("answered_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        CheckConstraint("latitude between -90 and 90 and longitude between -180 and 180", name="degrees"),
+        CheckConstraint("(latitude is null) = (longitude is null)", name="both_or_none"),
         schema="operations",
     )

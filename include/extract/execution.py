@@ -14,7 +14,7 @@ from include.extract.client import SourceClient
 from include.extract.fetch import fetch, fetch_until_settled
 from include.extract.landing import FetchState, Landing
 from include.load import staging
-from include.operations import executions, sync_log
+from include.operations import executions, loaded_files, sync_log
 from include.operations.executions import Execution, Mode, Run
 from include.transform.validation import PageValidator
 
@@ -113,15 +113,16 @@ def extract(
             settled=settled,
             until=state.until,
         )
+        loaded_files.note(connection, execution.execution, contract.name, state.files)
     return execution, state
 
 
 def asked_since(connection: Connection[Any], contract: Contract, request: Request) -> datetime | None:
     """What a delta asks from: `since`, else the watermark less the lookback, else the contract's beginning.
 
-    None for a snapshot. Raises WatermarkError.
+    None for a snapshot, and for files, which say nothing of the times in between. Raises WatermarkError.
     """
-    if request.mode == "snapshot":
+    if request.mode == "snapshot" or contract.files is not None:
         return None
     if request.since is not None:
         return request.since

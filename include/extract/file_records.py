@@ -11,7 +11,7 @@ import io
 import json
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring as quote
 from typing import IO
@@ -45,33 +45,38 @@ class Malformed:
     reason: str
 
 
-def text_records(source: IO[bytes], name: str, files: Files, required: Sequence[str]) -> Iterator[str | Malformed]:
+def text_records(
+    source: IO[bytes], name: str, files: Files, required: Sequence[Collection[str]]
+) -> Iterator[str | Malformed]:
     """The JSON text of each record of a csv or jsonl file that is called `name`.
 
     Of csv all values are text and an empty one is null. A jsonl line is given as it came. Blank lines are skipped.
-    `required` are the names that a csv header must have.
+    Of each of `required` a csv header must have one name.
 
     Raises BadFileError: torn, not in its encoding at all, a line beyond 32 million characters, a csv without a usable
     header.
     """
     chunks = _unpacked(source, name)
     if files.format == "csv":
-        yield from _csv_records(_Lines(_lines(chunks, files.encoding, "")), files.delimiter, required)
+        yield from _csv_records(name, _Lines(_lines(chunks, files.encoding, "")), files.delimiter, required)
     else:
-        yield from _jsonl_records(_lines(chunks, files.encoding, "\n"))
+        yield from _jsonl_records(name, _lines(chunks, files.encoding, "\n"))
 
 
-def check_names(names: Sequence[str], required: Sequence[str], advice: str) -> None:
-    """Checks the names of a file's columns. Raises BadFileError: one is empty or there twice, or a required one lacks."""
-    shown = ", ".join(map(repr, names[:20]))
+def check_names(names: Sequence[str], required: Sequence[Collection[str]], advice: str) -> None:
+    """Checks a file's column names. Raises BadFileError: one is empty, or there twice, or a required one lacks."""
+    shown = ", ".join(map(ascii, names[:20]))
+    if _has_stray_bytes("".join(names)):
+        raise BadFileError(f"its header has bytes that its encoding does not have: {shown}; {advice}")
     if "" in names:
         raise BadFileError(f"column {names.index('') + 1} has no name in its header: {shown}; {advice}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadFileError(f"column {twice[0]!r} stands in its header twice; {advice}")
-    missing = [name for name in required if name not in names]
-    if missing:
-        raise BadFileError(f"it has no column {missing[0]!r}, which is of the key; its columns are {shown}; {advice}")
+    for choices in required:
+        if not set(names) & set(choices):
+            missing = " or ".join(map(repr, sorted(choices)))
+            raise BadFileError(f"it has no column {missing}, which is of the key; its columns are {shown}; {advice}")
 
 
 def object_template(names: Sequence[str]) -> Callable[[tuple[str, ...]], str]:
@@ -139,25 +144,26 @@ def _has_stray_bytes(text: str) -> bool:
     return False
 
 
-def _malformed(text: str, line: int, what: str) -> Malformed:
-    return Malformed(json.dumps(text.rstrip("\r\n")), f"line {line:,}: {what}")
+def _malformed(name: str, line: int, text: str, what: str) -> Malformed:
+    text = text.rstrip("\r\n")
+    return Malformed(json.dumps(text) if _has_stray_bytes(text) else quote(text), f"{name}, line {line:,}: {what}")
 
 
-def _jsonl_records(lines: Iterator[str]) -> Iterator[str | Malformed]:
+def _jsonl_records(name: str, lines: Iterator[str]) -> Iterator[str | Malformed]:
     decode = json.JSONDecoder(parse_int=float).decode  # numbers of any length; the record's own text is what counts
     for number, line in enumerate(lines, start=1):
         text = line.strip(BLANK)
         if not text:
             continue
         if _has_stray_bytes(text):
-            yield _malformed(text, number, "it has bytes that its encoding does not have")
+            yield _malformed(name, number, text, "it has bytes that its encoding does not have")
             continue
         try:
             decode(text)
         except json.JSONDecodeError as error:
-            yield _malformed(text, number, f"it is not JSON: {error.msg} at character {error.pos + 1:,}")
+            yield _malformed(name, number, text, f"it is not JSON: {error.msg} at character {error.pos + 1:,}")
         except RecursionError:
-            yield _malformed(text, number, "its JSON is nested too deeply")
+            yield _malformed(name, number, text, "its JSON is nested too deeply")
         else:
             yield text
 
@@ -188,7 +194,9 @@ class _Lines:
         return first
 
 
-def _csv_records(lines: _Lines, delimiter: str, required: Sequence[str]) -> Iterator[str | Malformed]:
+def _csv_records(
+    name: str, lines: _Lines, delimiter: str, required: Sequence[Collection[str]]
+) -> Iterator[str | Malformed]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     advice = "check the file, and the `delimiter` and `encoding` of the contract's files"
     try:
@@ -207,13 +215,13 @@ def _csv_records(lines: _Lines, delimiter: str, required: Sequence[str]) -> Iter
         except StopIteration:
             return
         except csv.Error as error:  # an open quote swallows what follows: only the line where it opens is lost
-            yield _malformed(lines.give_back(), number, f"it cannot be read as csv: {error}")
+            yield _malformed(name, number, lines.give_back(), f"it cannot be read as csv: {error}")
             continue
         taken = lines.taken
         text = taken[0] if len(taken) == 1 else "".join(taken)
         if _has_stray_bytes(text):
-            yield _malformed(text, number, "it has bytes that its encoding does not have")
+            yield _malformed(name, number, text, "it has bytes that its encoding does not have")
         elif len(row) == width:
             yield made(tuple([quote(value) if value else "null" for value in row]))
         elif row:
-            yield _malformed(text, number, f"{len(row)} fields, the header has {width}")
+            yield _malformed(name, number, text, f"{len(row)} fields, the header has {width}")

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from include.extract.pagination import PageRequest
 
-__all__ = ["Batch", "FetchState", "Folder", "Landing", "LandingError", "PageInfo", "batches"]
+__all__ = ["Batch", "FetchState", "Folder", "Landing", "LandingError", "LoadedFile", "PageInfo", "batches"]
 
 ZSTD_LEVEL = 1
 MOST_BATCHES = 1000
@@ -37,10 +37,27 @@ class Folder(Protocol):
 
 
 class PageInfo(BaseModel):
-    """A landed page: its number, from 1, and how many records it holds."""
+    """A landed page: its number, from 1, and how many records it holds.
+
+    `malformed` says of those that are no records, by their position in the page, from 0, what is wrong with them.
+    """
 
     number: int
     records: int
+    malformed: dict[int, str] = {}
+
+
+class LoadedFile(BaseModel):
+    """A file that was landed, or passed over: then nobody knows how many records it has.
+
+    `checksum` tells its content from others; None where it was passed over unread.
+    """
+
+    uri: str
+    size: int
+    checksum: str | None
+    modified_at: AwareDatetime
+    records: int | None
 
 
 class FetchState(BaseModel):
@@ -61,6 +78,7 @@ class FetchState(BaseModel):
         walk_begins: how many pages had landed when the walk that is under way began: a window's, a reading's.
         pages: all that have landed, in order.
         passes: how many pages had landed at the end of each reading, where a source is read more than once.
+        files: those that the pages came from, and those that were passed over for them, where the source is files.
     """
 
     entity: str
@@ -75,6 +93,7 @@ class FetchState(BaseModel):
     walk_begins: int = 0
     pages: list[PageInfo] = []
     passes: list[int] = []
+    files: list[LoadedFile] = []
 
     @property
     def complete(self) -> bool:

@@ -7,13 +7,13 @@ expected. A time beyond the years 1 to 9999 is a text that says so. A map is an 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # as above
 
 from include.extract.file_records import BadFileError, check_names, object_template, quote
 
@@ -24,11 +24,11 @@ BUFFER = 1024 * 1024
 
 
 def parquet_records(
-    source: IO[bytes], required: Sequence[str], note: Callable[[str], None], batch: int = BATCH
+    source: IO[bytes], required: Sequence[Collection[str]], note: Callable[[str], None], batch: int = BATCH
 ) -> Iterator[str]:
     """The JSON text of each record of a Parquet file, read `batch` rows at a time.
 
-    `required` are the names of the columns that must be there; `note` takes what was assumed of the file.
+    `required` are the names of which the file must have one each; `note` takes what was assumed of the file.
 
     Raises BadFileError: torn, no Parquet file, columns that cannot be used.
     """
@@ -45,7 +45,7 @@ def parquet_records(
             columns = rows.cast(readable, safe=False).columns
             yield from map(made, zip(*(map(_json, _values(column)) for column in columns), strict=True))
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, OSError) and type(error) is not OSError:  # a connection's, not pyarrow's
             raise
         raise BadFileError(f"it is torn, or no Parquet file ({error}); have it sent again") from error
 

@@ -82,6 +82,18 @@ def drop(connection: Connection[Any], execution: UUID) -> list[str]:
     return [name for (name,) in found]
 
 
+def fields(connection: Connection[Any], contract: Contract, execution: UUID) -> dict[str, dict[str, int]]:
+    """How many of the execution's staged records have which fields, by JSON type."""
+    table = sql.Identifier("staging", StagingNames(contract, execution).fields)
+    statement = sql.SQL("select field, json_type, sum(records)::bigint from {} group by 1, 2 order by 1, 2").format(
+        table
+    )
+    found: dict[str, dict[str, int]] = {}
+    for name, kind, records in connection.execute(statement):
+        found.setdefault(name, {})[kind] = records
+    return found
+
+
 def stage_batch(
     connection: Connection[Any],
     validator: PageValidator,
@@ -127,6 +139,7 @@ def stage_batch(
                 rate = counted.records / (reported - started)
                 share = counted.records / total
                 report(f"{contract.name}: staged {counted.records:,} of {total:,} ({share:.0%}), {rate:,.0f} a second")
+    loader.load_fields(pages[0][0])
     counted.notes = dict(validator.notes)
     return counted
 
@@ -156,7 +169,9 @@ class _Loader:
         self._retrying = Retrying(
             retry=retry_if_exception(self._may_pass), stop=stop_after_attempt(3), wait=wait_exponential(2), reraise=True
         )
-        self._tables = [names.records, *(names.children(child) for child in contract.children.values()), names.rejected]
+        children = [names.children(child) for child in contract.children.values()]
+        self._tables = [names.records, *children, names.rejected, names.fields]
+        self._fields = _copy(names.fields, (*PLACE, "field", "json_type", "records"))
 
     def clear(self, first: int, last: int) -> None:
         """Deletes the rows of these pages, whoever staged them: a retry may run beside the attempt it replaces."""
@@ -173,6 +188,16 @@ class _Loader:
             staged.rejected.extend(self._rejections(staged, refused))
             staged.rows = [row for row in staged.rows if row[1] not in refused]
         self._load_rejected([self._rejected_row(rejected) for rejected in staged.rejected])
+
+    def load_fields(self, page: int) -> None:
+        """Loads how many of the batch's records have which fields, beside its first page."""
+        rows = [
+            (page, 0, field, kind, records)
+            for field, kinds in self._validator.shapes.fields().items()
+            for kind, records in kinds.items()
+        ]
+        with self._connection.cursor() as cursor:
+            _copy_rows(cursor, self._fields, [*PLACE_TYPES, "text", "text", "int8"], rows)
 
     def _rejected_row(self, rejected: Rejected) -> Row:
         return (

@@ -6,14 +6,15 @@ so that a retry finds what it can go on with and the end of the run drops what i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from psycopg import Connection, sql
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 RESUMABLE_FOR = timedelta(hours=1)
 """How old a fetch that was cut off may be for a retry to go on with it: later pages must not be of another day."""
@@ -52,6 +53,8 @@ class Execution:
     allow_quarantined: bool
     trust_source: bool
     reset_watermark: bool
+    fields: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    drift: Sequence[Mapping[str, Any]] = ()
 
     @property
     def first_task(self) -> str:
@@ -149,6 +152,19 @@ def landed(
          where execution = %s
         """,
         (fetched_at, records_read, settled, until, execution),
+    )
+
+
+def note_fields(
+    connection: Connection[Any],
+    execution: UUID,
+    fields: Mapping[str, Mapping[str, int]],
+    drift: Sequence[Mapping[str, Any]],
+) -> None:
+    """Records which fields the execution's records have, and how that has drifted; publish hands it on."""
+    connection.execute(
+        "update operations.executions set fields = %s, drift = %s where execution = %s",
+        (Jsonb(fields), Jsonb(drift), execution),
     )
 
 

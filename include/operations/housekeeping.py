@@ -27,6 +27,7 @@ def forget(connection: Connection[Any], execution: UUID, landing: str, remove: C
     """
     remove(landing)
     staging.drop(connection, execution)
+    connection.execute("delete from operations.loaded_files where execution = %s and status = 'pending'", (execution,))
     connection.execute("delete from operations.executions where execution = %s", (execution,))
 
 

@@ -36,3 +36,18 @@ def watermark(connection: Connection[Any], entity: str) -> datetime | None:
             "somebody has changed it. Run delta_sync with reset_watermark, and `since` if you know from when"
         ) from error
     return row[0] if row else None
+
+
+def fields(connection: Connection[Any], entity: str) -> dict[str, dict[str, int]]:
+    """How many records of the entity's last published fetch had which fields, by JSON type; empty before the first."""
+    row = connection.execute(
+        """
+        select fields
+          from operations.sync_log
+         where entity = %s and mode <> 'replay' and fields <> '{}'
+         order by id desc
+         limit 1
+        """,
+        (entity,),
+    ).fetchone()
+    return row[0] if row else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from operator import itemgetter
@@ -17,15 +17,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from include.contracts.contract import Contract
-from include.contracts.fields import source_paths
+from include.contracts.fields import ABSENT, value_at
 from include.extract.json_records import iter_records
+from include.transform.drift import Shapes
 
 FUTURE = timedelta(days=1)
 """How far a version may lie ahead of the source's clock: one from the far future would win for ever."""
 
 ERRORS_SHOWN = 5
 Row = tuple[Any, ...]
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,18 @@ class StagedPage:
 class PageValidator:
     """Validates the pages of one execution against a contract.
 
-    `fetched_at` is the source's clock when the fetch began (aware). `notes` counts what was given up without rejecting
-    its record, such as a phone number that does not parse.
+    `fetched_at` is the source's clock when the fetch began (aware). `malformed` says, by page and position, what is
+    wrong with what the landing knows to be no record. `notes` counts what was given up without rejecting its record,
+    such as a phone number that does not parse; `shapes` which fields the records have.
     """
 
-    def __init__(self, contract: Contract, fetched_at: datetime) -> None:
+    def __init__(
+        self, contract: Contract, fetched_at: datetime, malformed: Mapping[tuple[int, int], str] | None = None
+    ) -> None:
         self.contract = contract
         self.notes: Counter[str] = Counter()
+        self.shapes = Shapes(contract)
+        self._malformed = malformed or {}
         self._latest = fetched_at + FUTURE
         self._validate = contract.record.__pydantic_validator__.validate_python
         self._columns = [*contract.columns, contract.version] if contract.version else list(contract.columns)
@@ -82,17 +87,19 @@ class PageValidator:
         named = (*contract.key, contract.version, contract.deleted)
         names = [name for name in named if name is not None and name in fields]
         self._readers = {name: TypeAdapter(_with_metadata(fields[name])).validate_python for name in names}
-        self._paths = {name: source_paths(name, fields[name]) for name in names}
+        self._paths = {name: contract.paths(name) for name in names}
 
     def page(self, number: int, text: str) -> StagedPage:
         """The rows of page `number`, whose body is `text`: a JSON array at the endpoint's `records` path."""
         path = self.contract.records_path
         staged = StagedPage(number, text, path, children={name: [] for name in self.contract.children})
         for position, (value, start, end) in enumerate(iter_records(text, path)):
+            self.shapes.add(value)
             try:
                 record = self._tombstone(value) or self._valid(value)
             except ValueError as error:
-                staged.rejected.append(self.reject(number, position, value, text[start:end], describe(error)))
+                reason = self._malformed.get((number, position)) or describe(error)
+                staged.rejected.append(self.reject(number, position, value, text[start:end], reason))
                 continue
             row = self._values(record) if self.contract.version else (*self._values(record), None)
             if self.contract.deleted is not None:
@@ -166,8 +173,8 @@ class PageValidator:
         if not isinstance(value, dict) or name not in self._readers:
             return None
         for path in self._paths[name]:
-            found = _at(value, path)
-            if found is not _ABSENT:
+            found = value_at(value, path)
+            if found is not ABSENT:
                 try:
                     return self._readers[name](found)
                 except ValueError:
@@ -217,16 +224,6 @@ def _with_computed(model: BaseModel, computed: tuple[str, ...]) -> dict[str, Any
     """A model's fields by name. Without computed ones its own dict, which costs nothing."""
     fields = model.__dict__
     return fields | {name: getattr(model, name) for name in computed} if computed else fields
-
-
-def _at(value: Any, path: Iterable[str | int]) -> Any:
-    """What stands at a path of names and indexes, or _ABSENT."""
-    for step in path:
-        try:
-            value = value[step]
-        except (LookupError, TypeError):
-            return _ABSENT
-    return value
 
 
 def _getter(names: Iterable[str]) -> Callable[[dict[str, Any]], Row]:

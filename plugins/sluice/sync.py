@@ -17,7 +17,7 @@ from include.operations import executions, pipeline_runs, sync_log
 from include.operations.executions import Mode
 from include.transform.validation import PageValidator
 from sluice.connections import app_db
-from sluice.operators.extract import ExtractOperator
+from sluice.operators.extract import ExtractFilesOperator, ExtractOperator
 from sluice.operators.gate import GateOperator
 from sluice.operators.letters import ChooseLettersOperator
 from sluice.operators.publish import PublishOperator
@@ -164,6 +164,8 @@ def sync_entity(contract: Contract, mode: Mode) -> TaskGroup:
         first: BaseOperator
         if mode == "replay":
             first = ChooseLettersOperator(task_id="choose", entity=contract.name)
+        elif contract.files is not None:
+            first = ExtractFilesOperator(task_id="extract", entity=contract.name, mode=mode)
         else:
             first = ExtractOperator(task_id="extract", entity=contract.name, mode=mode, pool=contract.connection)
         staged = stage.override(task_id="stage").partial(entity=contract.name).expand(batch=first.output)
@@ -217,10 +219,12 @@ def stage(entity: str, batch: dict[str, Any]) -> dict[str, int]:
             )
         landing = Landing(ObjectStoragePath(execution.landing))
         state = landing.load_state()
-        landed = {page.number: page.records for page in state.pages} if state else {}
+        pages = state.pages if state else []
+        landed = {page.number: page.records for page in pages}
+        malformed = {(page.number, at): reason for page in pages for at, reason in page.malformed.items()}
         counted = staging.stage_batch(
             connection,
-            PageValidator(contract, execution.fetched_at),
+            PageValidator(contract, execution.fetched_at, malformed),
             drawn,
             [(number, landed[number]) for number in Batch.from_dict(fields).pages],
             landing.read_page,

@@ -12,7 +12,7 @@ from pydantic import Field
 from sqlalchemy import Text
 
 from include.contracts import BY_NAME, CONTRACTS
-from include.contracts.contract import BOOKKEEPING, Check, Children, Column, Contract, ContractError
+from include.contracts.contract import BOOKKEEPING, PLACE, Check, Children, Column, Contract, ContractError
 from include.contracts.endpoint import Endpoint, Offset
 from include.contracts.files import Files
 from include.contracts.record import AnyText, Identifier, Money, Record, Timestamp, WholeNumber
@@ -100,7 +100,10 @@ def test_defaults() -> None:
         ({"version": None, "history": True}, "contract things: history needs a version field, to tell versions apart"),
         ({"enrichment": (Column("label", Text()),)}, "contract things: column 'label' is declared twice"),
         ({"enrichment": (Column("score", Text()),) * 2}, "contract things: column 'score' is declared twice"),
-        *(({"enrichment": (Column(name, Text()),)}, f"contract things: column {name!r} is") for name in BOOKKEEPING),
+        *(
+            ({"enrichment": (Column(name, Text()),)}, f"contract things: column {name!r} is")
+            for name in (*BOOKKEEPING, *PLACE)
+        ),
         (
             {"checks": (Check("cheap", "price < 9", "fatal"),)},  # type: ignore[arg-type]
             "contract things: check 'cheap': severity is critical or warning",
@@ -190,3 +193,11 @@ def test_what_a_contract_says_of_its_source() -> None:
     assert (nested.source, nested.records_path, nested.stable) == ("/t", "data.items", False)
     filed = thing(endpoint=None, files=Files("s3://bucket/things", "csv", "snapshot"))
     assert (filed.source, filed.records_path, filed.stable) == ("s3://bucket/things", "", True)
+
+
+def test_a_childs_field_may_not_have_the_name_of_a_column_of_sluices_own() -> None:
+    class Placed(PartRecord):
+        position: WholeNumber
+
+    with pytest.raises(ContractError, match="contract things: column 'position' is declared twice, or is one of"):
+        thing(children={"parts": Children("thing_parts", Placed, PARTS.parent, PARTS.key)})

@@ -189,7 +189,7 @@ def test_connections_and_variables_are_those_of_airflow_settings(config, env):
             one.conn_host,
             one.conn_port,
             one.conn_login,
-            passwords[one.conn_host],
+            passwords.get(one.conn_host),  # a source of one's own has its password in .env
             one.conn_schema,
         )
         for one in declared.connections

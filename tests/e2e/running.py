@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,17 +120,25 @@ class Run:
 
 
 class Runner:
-    """`dag_runner` on the metadata database of the demo, where no scheduler works."""
+    """`dag_runner` on the metadata database of the demo, where no scheduler works.
 
-    def __init__(self, stack: Stack, log: Path) -> None:
+    `repository` may be a copy that was changed; `more` is set in its environment.
+    """
+
+    def __init__(
+        self, stack: Stack, log: Path, repository: Path = REPOSITORY, more: Mapping[str, str] | None = None
+    ) -> None:
         self.log = log
         self._answers, answering = os.pipe()
-        environ = {**os.environ, **stack.environment("demo")}
+        own = {
+            name: value.replace(str(REPOSITORY), str(repository)) for name, value in stack.environment("demo").items()
+        }
+        environ = {**os.environ, **own, "AIRFLOW_HOME": stack.environment("demo")["AIRFLOW_HOME"], **(more or {})}
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.e2e.dag_runner", str(answering)],
-                cwd=REPOSITORY,
+                cwd=repository,
                 env=environ,
                 stdin=subprocess.PIPE,
                 stdout=output,

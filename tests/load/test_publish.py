@@ -298,7 +298,7 @@ def test_readers_see_all_of_a_publish_or_none(app_database: str, app_db: Databas
 def test_staging_that_is_gone_is_told_apart_from_staging_that_is_there(app_db: Database) -> None:
     execution = staged(app_db, ORDERS, [[order(1, 1)]], fetched_at=at(0))
     assert staging.exists(app_db, ORDERS, execution)
-    assert len(staging.drop(app_db, execution)) == 3
+    assert len(staging.drop(app_db, execution)) == 4
     assert not staging.exists(app_db, ORDERS, execution)
     assert sync_log.published(app_db, execution) is None
 

@@ -24,6 +24,7 @@ import requests
 from include.local import airflow, postgres, valkey
 from include.local.postgres import PostgresServer
 from include.local.processes import HOST, StackError, spawn, stop, wait_until_ready
+from include.local.settings import Settings
 from include.local.stack import REPOSITORY, Stack
 
 SERVERS = ("postgres", "valkey")
@@ -375,7 +376,8 @@ def test_airflow_comes_up_on_prepared_metadata_and_goes_down_with_all_its_childr
     stack.up(SERVERS)
     stack.prepare_metadata()
     pools = "select pool, slots from slot_pool order by pool"
-    expected = [("default_pool", 128), ("source_api", 4)]
+    declared = Settings.read(REPOSITORY / "airflow_settings.yaml").pools
+    expected = sorted([("default_pool", 128), *((pool.pool_name, pool.pool_slot) for pool in declared)])
     assert [query(stack.dsn(name), pools) for name in ("airflow", "airflow_demo")] == [expected, expected]
     caplog.set_level(logging.INFO)
     caplog.clear()

@@ -69,15 +69,15 @@ def test_the_invoices_are_read_whole_and_the_wrong_ones_rejected(json_server: In
     assert rejections(pages) == [
         (wrong % 100, "buyer.ref: Field required"),
         (wrong % 200, f"lines.2.qty: {below} 1"),
-        (wrong % 300, "lines: position 1 stands in it twice"),
+        (wrong % 300, "lines: line_number 1 stands in it twice"),
         (wrong % 400, "grossAmount: Input should be a valid decimal"),
         (wrong % 500, "buyer.ref: Field required"),
         (wrong % 600, f"lines.3.qty: {below} 1"),
-        (wrong % 700, "lines: position 1 stands in it twice"),
+        (wrong % 700, "lines: line_number 1 stands in it twice"),
         (wrong % 800, "grossAmount: Input should be a valid decimal"),
         (wrong % 900, "buyer.ref: Field required"),
         (wrong % 1000, f"lines.3.qty: {below} 1"),
-        (wrong % 1100, "lines: position 1 stands in it twice"),
+        (wrong % 1100, "lines: line_number 1 stands in it twice"),
         (wrong % 1200, "grossAmount: Input should be a valid decimal"),
     ]
 

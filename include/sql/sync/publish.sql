@@ -7,7 +7,8 @@
           max_deleted_share  the share of the live rows that a snapshot may delete
           lock_seconds       how long to wait for another publish of the entity
     reads   staging.*, operations.executions
-    writes  app.<entity>, its children and history, operations.dead_letters, operations.sync_log
+    writes  app.<entity>, its children and history, operations.dead_letters, operations.sync_log,
+            operations.loaded_files
     gives   one row: the sync_log row, `letters_superseded` and `unreadable_new`
 
     Readers see all of it or none. What it refuses it raises, with SQLSTATE
@@ -509,7 +510,7 @@ $$;
 -- The watermark moves only forward, only with the data, and only by a fetch that left no gap behind it.
 insert into operations.sync_log (
   execution, entity, mode, run_id, since, fetched_at, watermark, records_read, inserted, updated, unchanged, stale, duplicate,
-  quarantined, deleted, regressed, unreadable_keys, started_at
+  quarantined, deleted, regressed, unreadable_keys, fields, drift, started_at
 )
 select
   execution, entity, mode, run_id, since, fetched_at,
@@ -529,8 +530,15 @@ select
 {%- endif %}
     else watermark_in_force
   end,
-  records_read, inserted, updated, unchanged, stale, duplicate, quarantined, deleted, regressed, unreadable_keys, started_at
+  records_read, inserted, updated, unchanged, stale, duplicate, quarantined, deleted, regressed, unreadable_keys, fields, drift, started_at
 from published;
+{%- if contract.files is not none and not replay %}
+
+update operations.loaded_files
+   set status = case when records is null then 'passed over' else 'loaded' end,
+       loaded_at = now()
+ where execution = '{{ execution }}' and status = 'pending';
+{%- endif %}
 
 select s.*, p.letters_superseded, p.unreadable_new
   from operations.sync_log s

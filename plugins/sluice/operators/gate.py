@@ -7,12 +7,15 @@ from uuid import UUID
 
 from airflow.sdk import BaseOperator, Context, Variable
 from airflow.sdk.exceptions import AirflowFailException
+from psycopg import Connection
 
 from include.contracts import BY_NAME
 from include.load import staging
 from include.load.publish import queue_dead_letters
 from include.operations import executions, sync_log
+from include.operations.executions import Execution
 from include.quality import gate
+from include.transform.drift import Drift, drift
 from sluice.connections import app_db, app_db_url
 
 
@@ -35,11 +38,12 @@ class GateOperator(BaseOperator):
             execution = executions.get(connection, drawn)
             if sync_log.published(connection, drawn) is not None:
                 self.log.info("%s: execution %s is published already, nothing to check", name, drawn)
-                return {"met": 0, "warnings": 0}
+                return {"met": 0, "warnings": 0, "drift": 0}
             if not staging.exists(connection, self.contract, drawn):
                 raise AirflowFailException(
                     f"{name}: what execution {drawn} staged is gone: clear {self.extract_task_id} to begin anew"
                 )
+            drifted = self._drift(connection, execution)
         share = float(Variable.get("max_quarantined_share", default="0.05"))
         result = gate.run(app_db_url(), self.contract, execution, max_quarantined_share=share)
         for check in result.results:
@@ -51,9 +55,24 @@ class GateOperator(BaseOperator):
                 check.column or "",
                 check.observed,
             )
-        if result.critical:
+        for found in drifted:
+            self.log.warning("%s: schema drift: %s", name, found.text)
+        stops = [result.summary()] if result.critical else []
+        if drifted and self.contract.on_drift == "fail":
+            stops += [f"schema drift: {found.text}" for found in drifted]
+        if stops:
             if not context["params"]["dry_run"]:
                 with app_db() as connection:
                     queue_dead_letters(connection, self.contract, drawn)
-            raise AirflowFailException(f"{name}: nothing is published, {result.summary()}")
-        return {"met": sum(check.success for check in result.results), "warnings": len(result.warnings)}
+            raise AirflowFailException(f"{name}: nothing is published, {'; '.join(stops)}")
+        met = sum(check.success for check in result.results)
+        return {"met": met, "warnings": len(result.warnings), "drift": len(drifted)}
+
+    def _drift(self, connection: Connection[Any], execution: Execution) -> list[Drift]:
+        """How the fields of the source's records have drifted; noted with the execution. A replay asks no source."""
+        if execution.mode == "replay":
+            return []
+        seen = staging.fields(connection, self.contract, execution.execution)
+        found = drift(self.contract, seen, sync_log.fields(connection, self.contract.name))
+        executions.note_fields(connection, execution.execution, seen, [one.to_dict() for one in found])
+        return found

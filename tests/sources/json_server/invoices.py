@@ -15,7 +15,7 @@ from include.contracts.record import AnyText, Country, Identifier, Money, Record
 class InvoiceLineRecord(Record):
     """One line of an invoice."""
 
-    position: Annotated[WholeNumber, Field(ge=1, alias="pos")]
+    line_number: Annotated[WholeNumber, Field(ge=1, alias="pos")]
     article: Identifier
     quantity: Annotated[WholeNumber, Field(ge=1, alias="qty")]
     unit_price: Annotated[Money, Field(ge=0, alias="unitPrice")]
@@ -49,5 +49,5 @@ INVOICES = Contract(
         page_size=100,
         page_size_param="_limit",
     ),
-    children={"lines": Children("invoice_lines", InvoiceLineRecord, parent=("invoice_number",), key=("position",))},
+    children={"lines": Children("invoice_lines", InvoiceLineRecord, parent=("invoice_number",), key=("line_number",))},
 )
