@@ -23,8 +23,8 @@ import pendulum
 from airflow.sdk import DAG
 from jinja2 import StrictUndefined
 
-from sluice.defaults import DEFAULT_ARGS, SQL_MACROS, TEMPLATE_SEARCHPATH
-from sluice.sync import PARAMS, sync_entities
+from sluice.defaults import DEFAULT_ARGS, TEMPLATE_SEARCHPATH
+from sluice.sync import PARAMS, SQL_MACROS, sync_entities
 
 with DAG(
     dag_id="replay_dead_letters",

@@ -17,6 +17,8 @@ from include.contracts.files import Files
 from include.contracts.record import Record
 
 KEY_TYPES = ("uuid", "text", "bigint")
+DELTAS = ("changes", "whole", "never")
+ON_DRIFT = ("warn", "fail")
 BOOKKEEPING = ("fetched_at", "absent_since", "deleted_at", "synced_at", "change_seq")
 """Columns that every `app` table has behind its fields and `updated_at`; publish writes them."""
 PLACE = ("page", "position", "is_deleted")
@@ -151,6 +153,9 @@ class Contract:
                 raise ContractError(f"contract {self.name}: version field {self.version!r} must be a time, never null")
         elif self.history:
             raise ContractError(f"contract {self.name}: history needs a version field, to tell versions apart")
+        for name, choice, choices in (("delta", self.delta, DELTAS), ("on_drift", self.on_drift, ON_DRIFT)):
+            if choice not in choices:
+                raise ContractError(f"contract {self.name}: {name} {choice!r} is none of {', '.join(choices)}")
         for check in self.checks:
             if check.severity not in ("critical", "warning"):
                 raise ContractError(f"contract {self.name}: check {check.name!r}: severity is critical or warning")

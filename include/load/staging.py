@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 from include.contracts.contract import Contract
 from include.database.entities import StagingNames, staging_tables
 from include.extract.json_records import decode_body
+from include.transform.drift import FieldCounts
 from include.transform.validation import PageValidator, Rejected, Row, StagedPage
 
 REPORT_EVERY = 5.0  # seconds
@@ -83,15 +84,19 @@ def drop(connection: Connection[Any], execution: UUID) -> list[str]:
 
 
 def fields(connection: Connection[Any], contract: Contract, execution: UUID) -> dict[str, dict[str, int]]:
-    """How many of the execution's staged records have which fields, by JSON type."""
-    table = sql.Identifier("staging", StagingNames(contract, execution).fields)
-    statement = sql.SQL("select field, json_type, sum(records)::bigint from {} group by 1, 2 order by 1, 2").format(
-        table
-    )
-    found: dict[str, dict[str, int]] = {}
+    """How many of the execution's staged records have which fields, by JSON type; see `include/transform/drift.py`."""
+    statement = sql.SQL(
+        """
+        select field, json_type, sum(records)::bigint
+          from {}
+         group by field, json_type
+         order by sum(sum(records)) over (partition by field) desc, field, json_type
+        """
+    ).format(sql.Identifier("staging", StagingNames(contract, execution).fields))
+    found = FieldCounts(contract)  # each batch has its own thousand
     for name, kind, records in connection.execute(statement):
-        found.setdefault(name, {})[kind] = records
-    return found
+        found.add(found.name("", name), kind, records)
+    return {name: dict(kinds) for name, kinds in found.counted.items()}
 
 
 def stage_batch(

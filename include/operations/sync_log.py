@@ -39,15 +39,30 @@ def watermark(connection: Connection[Any], entity: str) -> datetime | None:
 
 
 def fields(connection: Connection[Any], entity: str) -> dict[str, dict[str, int]]:
-    """How many records of the entity's last published fetch had which fields, by JSON type; empty before the first."""
-    row = connection.execute(
+    """Which fields, by JSON type, the entity's records had when last read whole and since; empty before the first.
+
+    Not in the last execution alone: a delta of one record says little of the fields. At most the last 100 executions
+    that read records are looked at.
+    """
+    rows = connection.execute(
         """
-        select fields
-          from operations.sync_log
-         where entity = %s and mode <> 'replay' and fields <> '{}'
-         order by id desc
-         limit 1
+        with fetches as (
+          select id, mode, fields
+            from operations.sync_log
+           where entity = %s and mode <> 'replay' and fields <> '{}'
+           order by id desc
+           limit 100
+        )
+        select field, json_type, sum(records::bigint)::bigint
+          from fetches
+         cross join lateral jsonb_each(fields) as by_field (field, kinds)
+         cross join lateral jsonb_each_text(kinds) as by_type (json_type, records)
+         where id >= coalesce((select max(id) from fetches where mode = 'snapshot'), 0)
+         group by field, json_type
         """,
         (entity,),
-    ).fetchone()
-    return row[0] if row else {}
+    )
+    found: dict[str, dict[str, int]] = {}
+    for field, kind, records in rows:
+        found.setdefault(field, {})[kind] = records
+    return found

@@ -25,6 +25,8 @@ logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it logs som
 
 BLOCKS_FROM = 200
 """Records read from which too large a share of rejected ones stops the entity: below, a handful would."""
+KEY_SHARE = 0.05
+FEW_SHARED_KEYS = 10
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,30 @@ def declared(contract: Contract, execution: Execution, *, max_quarantined_share:
     suites.append(Suite(rejected, (ceiling,)))
 
     complete = gx.ExpectTableRowCountToEqual(value=read, meta={"name": "completeness"})
+    suites += _key(contract, living, read)
     everything = f"(select page from {records} union all select page from {rejected})"  # noqa: S608 - names of our own
     return [*suites, Suite(everything, (complete,))]
+
+
+def _key(contract: Contract, records: str, read: int) -> Iterator[Suite]:
+    """That the key tells records apart: records of one key and version that differ are different records.
+
+    A few are records that were changed while they were read; more than KEY_SHARE would be merged, and lost.
+    """
+    if not contract.content:
+        return
+    gx = _great_expectations()
+    key = ", ".join(contract.key)
+    differing = f"""(
+      select {key}
+        from {records} as r
+       where ({key}) in (select {key} from {records} as s group by {key} having count(*) > 1)
+       group by {key}{", updated_at" if contract.version else ""}
+      having count(distinct row({", ".join(contract.content)})) > 1
+    )"""  # noqa: S608 - names of our own
+    most = max(FEW_SHARED_KEYS, int(KEY_SHARE * read))
+    unique = gx.ExpectTableRowCountToBeBetween(max_value=most, meta={"name": "key_tells_records_apart", "column": key})
+    yield Suite(differing, (unique,))
 
 
 def _fields(specs: Iterable[FieldSpec], never_null: tuple[str, ...], table: str = "") -> Iterator[Expectation]:

@@ -94,9 +94,11 @@ class PageValidator:
         path = self.contract.records_path
         staged = StagedPage(number, text, path, children={name: [] for name in self.contract.children})
         for position, (value, start, end) in enumerate(iter_records(text, path)):
-            self.shapes.add(value)
             try:
-                record = self._tombstone(value) or self._valid(value)
+                record = self._tombstone(value)
+                if record is None:
+                    self.shapes.add(value)  # a tombstone need not have the fields
+                    record = self._valid(value)
             except ValueError as error:
                 reason = self._malformed.get((number, position)) or describe(error)
                 staged.rejected.append(self.reject(number, position, value, text[start:end], reason))

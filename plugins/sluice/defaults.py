@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
-from include.contracts import BY_NAME
-from include.database.entities import StagingNames
 from include.load.publish import SQL
 from sluice.callbacks import note_failure
 
@@ -23,5 +20,3 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 
 TEMPLATE_SEARCHPATH = [str(SQL)]
-SQL_MACROS = {"contracts": BY_NAME, "StagingNames": StagingNames, "UUID": UUID}
-"""What the .sql files under `include/sql/` are rendered with, beside Airflow's own variables."""

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.contracts import BY_NAME, CONTRACTS
 from include.contracts.contract import Contract
+from include.database.entities import StagingNames
 from include.extract.landing import Batch, Landing
 from include.load import staging
 from include.operations import executions, pipeline_runs, sync_log
@@ -23,6 +24,9 @@ from sluice.operators.letters import ChooseLettersOperator
 from sluice.operators.publish import PublishOperator
 
 log = logging.getLogger(__name__)
+
+SQL_MACROS = {"contracts": BY_NAME, "StagingNames": StagingNames, "UUID": UUID}
+"""What the .sql files under `include/sql/sync/` are rendered with, beside Airflow's own variables."""
 
 
 def synced(contract: Contract, mode: Mode) -> Mode | None:

@@ -104,6 +104,8 @@ def test_defaults() -> None:
             ({"enrichment": (Column(name, Text()),)}, f"contract things: column {name!r} is")
             for name in (*BOOKKEEPING, *PLACE)
         ),
+        ({"delta": "all"}, "contract things: delta 'all' is none of changes, whole, never"),
+        ({"on_drift": "error"}, "contract things: on_drift 'error' is none of warn, fail"),
         (
             {"checks": (Check("cheap", "price < 9", "fatal"),)},  # type: ignore[arg-type]
             "contract things: check 'cheap': severity is critical or warning",

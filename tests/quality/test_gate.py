@@ -137,10 +137,11 @@ def test_every_rule_of_the_record_model_is_evaluated(app_database: str, connecti
         (NOT_NULL, "updated_at", of_rows),
         ("row_count_floor", None, "3 rows, expected at least 1"),
         ("quarantined_share", None, "0 rows, expected at most 0"),
+        ("key_tells_records_apart", "id", "0 rows, expected at most 10"),
         ("completeness", None, "3 rows, expected 3"),
     ]
     assert all(r.success and r.unexpected == 0 for r in result.results)
-    assert result.summary() == "all 13 expectations are met"
+    assert result.summary() == "all 14 expectations are met"
 
 
 def test_rules_of_children_are_evaluated_on_their_own_table(app_database: str, connection: Connection[Any]) -> None:
@@ -224,7 +225,7 @@ def test_a_contracts_check_fails_with_its_own_severity(
     # ages are 150, null and 0: a null is not known to be 18
     failed = (CheckResult("adult", None, severity, success=False, unexpected=2, observed="2 rows"),)
     assert (result.critical, result.warnings) == ((failed, ()) if severity == "critical" else ((), failed))
-    assert result.summary() == f"1 of 14 expectations failed; {severity}: adult: 2 rows"
+    assert result.summary() == f"1 of 15 expectations failed; {severity}: adult: 2 rows"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_an_empty_delta_passes(app_database: str, connection: Connection[Any]) -
     result = run(app_database, CUSTOMERS, stage(connection, CUSTOMERS, valid=0, mode="delta"))
 
     assert "row_count_floor" not in {r.name for r in result.results}
-    assert result.summary() == "all 12 expectations are met"
+    assert result.summary() == "all 13 expectations are met"
 
 
 @pytest.mark.parametrize(
@@ -303,6 +304,38 @@ def test_the_share_quarantined_has_a_ceiling(
     if failed:
         expected[failed] = ["quarantined_share"]
     assert names == expected
+
+
+@pytest.mark.parametrize(("shared", "passes"), [(21, True), (23, False)])
+def test_a_key_that_does_not_tell_records_apart_is_blocked(
+    app_database: str, connection: Connection[Any], shared: int, passes: bool
+) -> None:
+    execution = stage(connection, PRODUCTS, valid=100)
+    table = records_of(PRODUCTS, execution)
+    connection.execute(
+        f"update {table} set id = 'p' || (position / 2), name = name || position where position <= {shared}"
+    )
+
+    result = run(app_database, PRODUCTS, execution)
+
+    assert result.critical == (
+        ()
+        if passes
+        else (CheckResult("key_tells_records_apart", "id", "critical", False, 1, "11 rows, expected at most 10"),)
+    )
+
+
+def test_a_record_that_came_twice_or_in_two_versions_shares_no_key(
+    app_database: str, connection: Connection[Any]
+) -> None:
+    execution = stage(connection, PRODUCTS, valid=100)
+    table = records_of(PRODUCTS, execution)
+    connection.execute(f"update {table} set id = 'p' || (position / 2)")
+    connection.execute(
+        f"update {table} set name = name || position, updated_at = now() + position * interval '1s' where position > 50"
+    )
+
+    assert run(app_database, PRODUCTS, execution).critical == ()
 
 
 @pytest.mark.parametrize(("read", "off"), [(6, 1), (4, 1), (12, 7)])

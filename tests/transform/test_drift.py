@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pydantic import AliasChoices, AliasPath, Field
 from include.contracts.contract import Children, Contract
 from include.contracts.endpoint import Endpoint
 from include.contracts.record import AnyText, Identifier, Money, Record, Timestamp, WholeNumber
-from include.transform.drift import MOST_FIELDS, OTHERS, drift
+from include.transform.drift import MOST_FIELDS, MOST_SHAPES, OTHERS, Shapes, drift
 from include.transform.validation import PageValidator
 
 
@@ -74,6 +75,7 @@ def test_fields_are_counted_by_json_type_in_records_valid_or_not() -> None:
         "*": {"object": 2},
         "no": {"string": 1, "number": 1},
         "buyer": {"object": 1},
+        "buyer.city": {"string": 1},
         "note": {"null": 1, "string": 1},
         "gone": {"boolean": 1},
         "updated_at": {"string": 1},
@@ -104,7 +106,7 @@ def test_a_required_field_that_is_missing_and_an_optional_one_that_many_records_
     required = "field `updated_at` is in none of 3 records: ask the source, or drop it"
     assert texts(fields(*[without("updated_at", "buyer", "note")] * 3)) == [required]
     assert texts(fields(*[without("buyer", "note")] * 20)) == [
-        "field `buyer` is in none of 20 records: ask the source, or drop it",
+        "field `buyer.city` is in none of 20 records: ask the source, or drop it",
         "field `note` is in none of 20 records: ask the source, or drop it",
     ]
     assert texts(fields(WHOLE | {"lines": [{"pos": 1}]})) == [
@@ -124,12 +126,71 @@ def test_another_type_than_before() -> None:
     assert texts(seen, fields(WHOLE | {"note": None, "lines": []})) == []
 
 
+def test_what_is_read_deeper_is_looked_for_there() -> None:
+    elsewhere = WHOLE | {"buyer": {"town": "Ulm"}}
+    assert texts(fields(*[elsewhere] * 20)) == [
+        "field `buyer.city` is in none of 20 records: ask the source, or drop it"
+    ]
+    assert texts(fields(*[elsewhere] * 19, WHOLE)) == []
+    assert texts(fields(WHOLE | {"buyer": {"city": 7}}), fields(WHOLE)) == [
+        "field `buyer.city` is another type than before (number) in 1 of 1 records: ask the source"
+    ]
+
+
+def test_a_tombstone_lacks_nothing() -> None:
+    tombstone = {"no": "i1", "gone": True, "updated_at": "2026-01-01"}
+    assert fields(tombstone) == {}
+    assert texts(fields(tombstone, WHOLE)) == []
+
+
+def test_an_ignored_field_does_not_drift() -> None:
+    seen = fields(*[without("note") | {"internal": "x"}] * 20)
+    note = "field `note` is in none of 20 records: ask the source, or drop it"
+    assert texts(seen, fields(WHOLE)) == [note]
+    assert texts(seen, fields(WHOLE), replace(INVOICES, ignored=("internal", "note"))) == []
+
+
+def test_a_name_may_hold_a_dot_of_its_own() -> None:
+    class FlatRecord(Record):
+        id: Identifier = Field(alias="meta.id")
+
+    flat = Contract("flat", FlatRecord, key=("id",), version=None, endpoint=Endpoint("/f", changed_since="since"))
+    validator = PageValidator(flat, datetime(2026, 3, 1, tzinfo=UTC))
+    validator.page(1, json.dumps([{"meta.no": 1}] * 2))
+    assert texts(validator.shapes.fields(), contract=flat) == [
+        "new field `meta.no` (number) in 2 of 2 records: read it in the contract, or list it in its `ignored`",
+        "field `meta.id` is in none of 2 records: ask the source, or drop it",
+    ]
+
+
+def test_generated_names_leave_room_for_what_the_contract_reads() -> None:
+    generated = {f"k{number}": 1 for number in range(3 * MOST_FIELDS)}
+    seen = fields(*[generated | WHOLE] * 2)
+    kept = {name for name in seen if name.startswith("k")}
+    assert len(kept) == MOST_FIELDS
+    assert seen[OTHERS] == {"number": 2}
+    assert {found.kind for found in drift(INVOICES, seen, {})} == {"new"}
+    assert texts({"*": {"object": 2}, "no": {"string": 2}, "updated_at": {"string": 2}, OTHERS: {"number": 2}}) == [
+        "more than 1,000 different fields: names that are generated belong into one field"
+    ]
+
+
 def test_generated_names_do_not_fill_the_memory() -> None:
-    seen = fields(*[{f"k{number}": 1} for number in range(3 * MOST_FIELDS)], {"a\x00b" + "c" * 300: 1})
-    assert len(seen) == MOST_FIELDS + 1
-    assert sum(sum(types.values()) for name, types in seen.items() if name != "*") == 3 * MOST_FIELDS + 1
-    assert OTHERS in seen
-    assert [*fields({"a\x00b" + "c" * 300: 1})][1] == "a\\x00b" + "c" * 194
+    shapes = Shapes(INVOICES)
+    tracemalloc.start()
+    for number in range(10 * MOST_SHAPES):
+        shapes.add({f"{number}-{key}" + "x" * 100: 1 for key in range(10)})
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 4_000_000  # all of the names are 15 MB
+    seen = shapes.fields()
+    assert seen["*"] == {"object": 10 * MOST_SHAPES}
+    assert seen[OTHERS] == {"number": 10 * MOST_SHAPES - MOST_FIELDS // 10}
+
+
+def test_names_are_such_as_postgres_can_hold() -> None:
+    names = [*fields({"a\x00b" + "c" * 300: 1, "\ud800": 2})]
+    assert sorted(names) == ["*", "?", "a\\x00b" + "c" * 194]
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "no"]), st.one_of(st.none(), st.integers(), st.text()))))

@@ -18,6 +18,8 @@ from include.quality import gate
 from include.transform.drift import Drift, drift
 from sluice.connections import app_db, app_db_url
 
+DRIFT_SHOWN = 20
+
 
 class GateOperator(BaseOperator):
     """Checks the staging tables of the execution that `extract` drew.
@@ -55,11 +57,14 @@ class GateOperator(BaseOperator):
                 check.column or "",
                 check.observed,
             )
-        for found in drifted:
-            self.log.warning("%s: schema drift: %s", name, found.text)
+        told = [found.text for found in drifted[:DRIFT_SHOWN]]
+        if len(drifted) > DRIFT_SHOWN:
+            told.append(f"and {len(drifted) - DRIFT_SHOWN} more: see `drift` in operations.sync_log")
+        for text in told:
+            self.log.warning("%s: schema drift: %s", name, text)
         stops = [result.summary()] if result.critical else []
         if drifted and self.contract.on_drift == "fail":
-            stops += [f"schema drift: {found.text}" for found in drifted]
+            stops += [f"schema drift: {text}" for text in told]
         if stops:
             if not context["params"]["dry_run"]:
                 with app_db() as connection:
