@@ -23,6 +23,7 @@ from include.local.stack import REPOSITORY, Stack
 PIPELINES: dict[str, dict[str, Any]] = {
     "daily_sync": {},
     "delta_sync": {},
+    "customer_enrichment": {},
     "replay_dead_letters": {"dry_run": True},
     "housekeeping": {},
 }

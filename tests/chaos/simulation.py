@@ -393,9 +393,7 @@ class Simulation:
         if before is not None and "reset_watermark" not in published.run.request.options:
             expect(watermark is not None and watermark >= before, f"the watermark fell from {before}: {row}")
         if watermark is not None and watermark != before:
-            shifted = not published.settled or (
-                row["mode"] == "snapshot" and not self.contract.stable
-            )
+            shifted = not published.settled or (row["mode"] == "snapshot" and not self.contract.stable)
             expect(not shifted, f"the watermark moved although pages shift: {row}")
             expect(row["mode"] != "replay" and watermark <= row["fetched_at"], f"the watermark leapt: {row}")
         self._watermark = watermark

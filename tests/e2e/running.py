@@ -27,7 +27,7 @@ PAGE = 500
 PAGES = {entity: -(-size // PAGE) for entity, size in SIZES.items()}
 TOKEN = "demo-token-of-the-end-to-end-tests"
 NAMES = [contract.name for contract in CONTRACTS]
-OPERATIONS = ("executions", "sync_log", "dead_letters", "pipeline_runs")
+OPERATIONS = ("executions", "sync_log", "dead_letters", "pipeline_runs", "loaded_files", "geocodes")
 TABLES = ("customers", "customers_history", "products", "orders", "order_items")
 OF_THE_RUN = {"fetched_at", "synced_at", "change_seq"}
 """Columns that say when a row was written, not what it says."""

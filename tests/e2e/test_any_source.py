@@ -79,7 +79,8 @@ def foreign(stack: Stack) -> Iterator[Database]:
     engine = create_engine(stack.dsn().replace("postgresql:", "postgresql+psycopg:"))
     metadata.create_all(engine, tables=tables)
     yield data
-    metadata.drop_all(engine, tables=tables)
+    for table in reversed(tables):  # not drop_all, which takes the sequence of all entities along
+        table.drop(engine)
     engine.dispose()
 
 
