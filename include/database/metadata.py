@@ -7,6 +7,8 @@ from sqlalchemy import MetaData
 from include.contracts import CONTRACTS
 from include.database.entities import entity_tables
 from include.database.operations import operations_tables
+from include.database.raw import raw_tables
+from include.database.warehouse import warehouse_tables
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -23,4 +25,12 @@ def app_metadata() -> MetaData:
     for contract in CONTRACTS:
         entity_tables(contract, metadata)
     operations_tables(metadata)
+    return metadata
+
+
+def warehouse_metadata() -> MetaData:
+    """The tables of the connection `warehouse_db`: `raw`, derived from the contracts, and `warehouse`."""
+    metadata = MetaData(naming_convention=NAMING)
+    raw_tables(metadata)
+    warehouse_tables(metadata)
     return metadata

@@ -16,12 +16,20 @@ from alembic.script import Script
 from sqlalchemy import URL, create_engine, make_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+SETS = ("app", "warehouse")
+"""Each belongs to the database of the connection `<set>_db`."""
 
 
 def upgrade(url: str | URL, database: str = "app") -> None:
     """Brings the database at `url` to the newest version of the set `database`."""
     with _config(url, database) as config:
         command.upgrade(config, "head")
+
+
+def upgrade_all(url: str | URL) -> None:
+    """Brings a database that is all of them to the newest version of every set."""
+    for database in SETS:
+        upgrade(url, database)
 
 
 def check(url: str | URL, database: str = "app") -> None:

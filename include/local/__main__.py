@@ -56,7 +56,7 @@ def main() -> int:
 
 def _up(stack: Stack, *, with_airflow: bool) -> int:
     stack.up()
-    migrate.upgrade(stack.dsn())
+    migrate.upgrade_all(stack.dsn())
     stack.prepare_metadata()
     if with_airflow:
         address = stack.up_airflow()

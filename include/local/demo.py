@@ -24,6 +24,7 @@ PIPELINES: dict[str, dict[str, Any]] = {
     "daily_sync": {},
     "delta_sync": {},
     "customer_enrichment": {},
+    "warehouse_load": {},
     "replay_dead_letters": {"dry_run": True},
     "housekeeping": {},
 }
@@ -46,7 +47,7 @@ def main() -> int:
     stack = Stack(Path(os.environ.get("SLUICE_LOCAL") or REPOSITORY / ".local"), durable=True)
     try:
         stack.up()
-        migrate.upgrade(stack.dsn())
+        migrate.upgrade_all(stack.dsn())
         stack.prepare_metadata()
         with psycopg.connect(stack.dsn()) as connection:
             before = connection.execute("select coalesce(max(id), 0) from operations.sync_log").fetchone()
@@ -60,7 +61,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     with psycopg.connect(stack.dsn()) as connection:
-        print(f"\n{report(connection, after=before[0] if before else 0)}\n")
+        print(f"\n{report(connection, after=before[0] if before else 0)}\n\n{marts(connection)}\n")
     print(WHERE_TO_LOOK.format(root=stack.root, seconds=time.monotonic() - started))
     for pipeline in failed:
         print(f"{pipeline} failed: see {stack.root}/logs/demo_{pipeline}.log", file=sys.stderr)
@@ -143,6 +144,26 @@ def report(connection: psycopg.Connection[Any], after: int) -> str:
     )
 
 
+MARTS = {
+    "daily_sales": "select * from warehouse.daily_sales order by date desc limit 3",
+    "sales_by_region": "select * from warehouse.sales_by_region order by total_revenue desc limit 3",
+    "sales_by_segment": "select * from warehouse.sales_by_segment order by total_revenue desc limit 4",
+}
+
+
+def marts(connection: psycopg.Connection[Any]) -> str:
+    """The first rows of each mart, as tables."""
+    tables = []
+    for mart, query in MARTS.items():
+        with connection.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(query).fetchall()
+        columns = list(rows[0])[1:] if rows else []
+        first = next(iter(rows[0])) if rows else ""
+        cells = [[str(row[first]), *(f"{row[name]:,.2f}".removesuffix(".00") for name in columns)] for row in rows]
+        tables.append(table([f"{mart} ({first})", *columns], cells))
+    return "\n\n".join(tables)
+
+
 def table(header: list[str], rows: list[list[str]], left: set[int] | None = None) -> str:
     """Columns aligned to their widest cell: to the left those in `left` (the first unless said), the others right."""
     left = {0} if left is None else left
@@ -157,7 +178,7 @@ def table(header: list[str], rows: list[list[str]], left: set[int] | None = None
 
 WHERE_TO_LOOK = """\
 Done in {seconds:.0f} s. The stack is still running (make down stops it). Where to look:
-  make psql         the data: app.customers, app.orders, operations.sync_log, operations.dead_letters ...
+  make psql         the data: app.customers, operations.sync_log, warehouse.fact_sales, warehouse.daily_sales ...
   make up           the whole of Airflow, with its UI: the graph, the logs, the trigger form
   {root}/landing    what the API sent, page by page, as received
   eval "$(make -s env)"   then any `airflow ...` command works against this stack"""

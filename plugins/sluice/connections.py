@@ -16,12 +16,32 @@ UTC_SESSION = "-c timezone=UTC"
 @contextmanager
 def app_db(*, autocommit: bool = False) -> Iterator[psycopg.Connection[Any]]:
     """A connection to `app_db` whose session is in UTC: committed and closed at the end, rolled back on an error."""
-    connection = cast("psycopg.Connection[Any]", PostgresHook("app_db", options=UTC_SESSION).get_conn())
-    connection.autocommit = autocommit
-    with connection:
+    with _connection("app_db", autocommit=autocommit) as connection:
+        yield connection
+
+
+@contextmanager
+def warehouse_db(*, autocommit: bool = False) -> Iterator[psycopg.Connection[Any]]:
+    """The same to `warehouse_db`, which may be another server."""
+    with _connection("warehouse_db", autocommit=autocommit) as connection:
         yield connection
 
 
 def app_db_url() -> URL:
     """SQLAlchemy's URL of `app_db`, with the driver psycopg 3. It holds the password: never log it."""
-    return make_url(PostgresHook("app_db").get_uri()).set(drivername="postgresql+psycopg")
+    return _url("app_db")
+
+
+def warehouse_db_url() -> URL:
+    """The same of `warehouse_db`."""
+    return _url("warehouse_db")
+
+
+def _connection(conn_id: str, *, autocommit: bool) -> psycopg.Connection[Any]:
+    connection = cast("psycopg.Connection[Any]", PostgresHook(conn_id, options=UTC_SESSION).get_conn())
+    connection.autocommit = autocommit
+    return connection
+
+
+def _url(conn_id: str) -> URL:
+    return make_url(PostgresHook(conn_id).get_uri()).set(drivername="postgresql+psycopg")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from include.database import migrate
-from sluice.connections import app_db_url
+from sluice.connections import app_db_url, warehouse_db_url
 
 
 def main() -> None:
-    started = time.monotonic()
-    migrate.upgrade(app_db_url())
-    print(f"app_db: migrated in {time.monotonic() - started:.1f} s")
+    for connection, url in (("app_db", app_db_url()), ("warehouse_db", warehouse_db_url())):
+        started = time.monotonic()
+        migrate.upgrade(url, connection.removesuffix("_db"))
+        print(f"{connection}: migrated in {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":

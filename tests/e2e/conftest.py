@@ -56,7 +56,7 @@ def stack(root: Stack, source: Source) -> Iterator[Stack]:
         patch.setattr(airflow, "options", impatient)
         try:
             root.up(("postgres",))
-            migrate.upgrade(root.dsn())
+            migrate.upgrade_all(root.dsn())
             root.prepare_metadata()
             yield root
         finally:

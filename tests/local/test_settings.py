@@ -33,6 +33,8 @@ def test_the_repository_declares_hosts_of_the_compose_file_and_no_secrets():
     assert (
         variables
         | {
+            "AIRFLOW_VAR_BUSINESS_TIMEZONE": "UTC",
+            "AIRFLOW_VAR_HOLIDAY_COUNTRY": "US",
             "AIRFLOW_VAR_LANDING_URI": "file:///opt/airflow/landing",
             "AIRFLOW_VAR_MAX_DELETED_SHARE": "0.2",
             "AIRFLOW_VAR_MAX_QUARANTINED_SHARE": "0.05",

@@ -81,7 +81,7 @@ class PublishOperator(SQLExecuteQueryOperator):
     def _publish(self, execution: UUID) -> dict[str, Any]:
         try:
             # Not the provider's execute: it would write all of the statement into the log.
-            result = self.get_db_hook().run(self.sql, handler=_last_row, split_statements=True)
+            result = self.get_db_hook().run(self.sql, handler=last_row, split_statements=True)
             row = cast("dict[str, Any]", result)
         except psycopg.Error as error:
             message = error.diag.message_primary or str(error)
@@ -126,7 +126,7 @@ def skip_in_a_dry_run(context: Context) -> None:
         raise AirflowSkipException("dry run: staged and checked, nothing is published")
 
 
-def _last_row(cursor: psycopg.Cursor[Any]) -> dict[str, Any] | None:
+def last_row(cursor: psycopg.Cursor[Any]) -> dict[str, Any] | None:
     """The row that a statement gave, by column name."""
     if cursor.description is None:
         return None

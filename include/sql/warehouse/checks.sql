@@ -1,0 +1,234 @@
+{#- Makes the tables that the gate looks at: each has a row for what would be wrong for readers, and none if all is right.
+
+    reads   raw, of which the load is made; what readers would see, which is what is live less what is affected, and the build
+    makes   wrong_facts              orders whose facts are not raw's: lost, left over, of another amount, day, buyer, product
+            wrong_fact_keys          facts of which a key is no member's, or whose version or place is not the order's
+            wrong_customers          customers that are not raw's, or whose versions do not follow one another
+            wrong_products           products that are not raw's
+            wrong_daily_sales        days that are not what they were, less the facts that go, with those that come
+            wrong_sales_by_region, wrong_sales_by_segment    not raw's customers, or not the sum of their totals
+            wrong_totals             one row where the marts do not add up to the same orders and revenue
+
+    Looked at is what the load affects: everything in a full load, and otherwise the orders, customers, products and days
+    that change; of the rest, that all marts still add up to the same. Tables, not views: whoever asks a view for its
+    first row gets a plan that expects to find one soon, and looks for it for minutes where there is none. -#}
+{%- from 'warehouse/expressions.sql' import day, date_key, valid_at, is_sale -%}
+{% include 'warehouse/step.sql' %}
+
+create temporary table checked_orders on commit drop as
+select order_id from {{ build('affected_orders') }}
+union
+select f.order_id
+  from {{ build('affected_customers') }} a
+  join warehouse.dim_customer d on d.customer_id = a.customer_id
+  join warehouse.fact_sales f on f.customer_key = d.customer_key;
+analyze checked_orders;
+
+-- What each fact is joined to by its keys is looked up once, for all that asks for it.
+create temporary table checked_facts on commit drop as
+select
+  f.order_id,
+  f.line_number,
+  f.date_key,
+  f.quantity,
+  f.unit_price,
+  f.total_amount,
+  f.discount_amount,
+  f.net_amount,
+  f.order_created_at,
+  f.order_count,
+  c.customer_id,
+  p.product_id,
+  c.customer_key is not null
+    and p.product_key is not null
+    and d.date_key is not null
+    and f.location_key = c.location_key
+    and {{ valid_at('c', 'f.order_created_at') }} as is_resolved
+from {{ build('next_fact_sales') }} f
+left join {{ build('next_dim_customer') }} c on c.customer_key = f.customer_key
+left join {{ build('next_dim_product') }} p on p.product_key = f.product_key
+left join (
+  select date_key from warehouse.dim_date
+  union
+  select date_key from {{ build('dim_date') }}
+) as d on d.date_key = f.date_key
+where f.order_id in (select order_id from checked_orders);
+analyze checked_facts;
+
+create unlogged table {{ build('wrong_facts') }} as
+with expected as (
+  select
+    o.id as order_id,
+    count(*) as items,
+    sum(i.quantity * i.price) as total_amount,
+    sum(i.quantity * i.price - i.discount) as net_amount,
+    bit_xor(hash_record_extended(
+      row(i.line_number, i.product_id, i.quantity, i.price, i.discount, o.date_key, o.customer_id, o.created_at), 0
+    )) as fingerprint
+  from (
+    select o.id, o.customer_id, o.created_at, {{ date_key(day('o.created_at')) }} as date_key
+      from checked_orders c
+      join raw.orders o on o.id = c.order_id
+     cross join {{ build('load') }} l
+     where {{ is_sale('o') }}
+  ) as o
+  join raw.order_items i on i.order_id = o.id
+  group by o.id
+),
+found as (
+  select
+    order_id,
+    count(*) as items,
+    sum(order_count) as orders,
+    sum(total_amount) as total_amount,
+    sum(net_amount) as net_amount,
+    bit_xor(hash_record_extended(
+      row(line_number, product_id, quantity, unit_price, discount_amount, date_key, customer_id, order_created_at), 0
+    )) as fingerprint
+  from checked_facts
+  group by order_id
+)
+select order_id, e.items as items_expected, f.items as items_found, e.net_amount as net_expected, f.net_amount as net_found
+  from expected e
+  full join found f using (order_id)
+ where (e.items, 1, e.total_amount, e.net_amount, e.fingerprint)
+       is distinct from
+       (f.items, f.orders, f.total_amount, f.net_amount, f.fingerprint);
+
+create unlogged table {{ build('wrong_fact_keys') }} as
+select order_id, line_number
+  from checked_facts
+ where is_resolved is not true;
+
+create unlogged table {{ build('wrong_customers') }} as
+with versions as (
+  select
+    d.*,
+    lag(valid_to) over chain as previous_to,
+    lead(valid_from) over chain as next_from
+  from {{ build('next_dim_customer') }} d
+  where customer_id in (select customer_id from {{ build('affected_customers') }})
+  window chain as (partition by customer_id order by valid_from)
+)
+select coalesce(v.customer_id, c.id) as customer_id
+  from (
+    select
+      v.*,
+      valid_from = coalesce(previous_to, timestamptz '0001-01-01 00:00:00+00')
+      and valid_to = coalesce(next_from, timestamptz '9999-12-31 00:00:00+00')
+      and valid_from < valid_to as is_in_place
+    from versions v
+  ) as v
+  left join {{ build('next_dim_location') }} l on l.location_key = v.location_key
+  full join (
+    select * from raw.customers where id in (select customer_id from {{ build('affected_customers') }})
+  ) as c on c.id = v.customer_id
+ where (v.is_in_place and l.location_key is not null) is not true
+    or (c.id is null) <> v.is_inferred
+    or v.is_current and c.id is not null and (
+      (v.name, v.email, v.segment, v.signup_date, l.country, l.state, l.city, l.zip_code)
+      is distinct from
+      (c.name, c.email, c.segment, c.signup_date, nullif(c.country, ''), nullif(c.state, ''), nullif(c.city, ''), nullif(c.zip_code, ''))
+    )
+    or v.deleted_at is distinct from c.deleted_at;
+
+create unlogged table {{ build('wrong_products') }} as
+select coalesce(d.product_id, p.id) as product_id
+  from (
+    select *
+      from {{ build('next_dim_product') }}
+     where product_id in (select product_id from {{ build('affected_products') }})
+  ) as d
+  full join (
+    select * from raw.products where id in (select product_id from {{ build('affected_products') }})
+  ) as p on p.id = d.product_id
+ where d.product_id is null
+    or (p.id is null) <> d.is_inferred
+    or p.id is not null and (d.name, d.category, d.brand, d.sku) is distinct from (p.name, p.category, p.brand, p.sku);
+
+create unlogged table {{ build('wrong_daily_sales') }} as
+with moved as (
+  select f.date_key, -f.order_count as order_count, -f.net_amount as net_amount
+    from {{ build('affected_orders') }} a
+    join warehouse.fact_sales f on f.order_id = a.order_id
+  union all
+  select date_key, order_count, net_amount from {{ build('fact_sales') }}
+  union all
+  select {{ date_key('date') }}, order_count, total_revenue
+    from warehouse.daily_sales
+   where {{ date_key('date') }} in (select date_key from {{ build('affected_days') }})
+),
+expected as (
+  select
+    date_key,
+    make_date(date_key / 10000, date_key / 100 % 100, date_key % 100) as date,
+    sum(order_count) as order_count,
+    sum(net_amount) as total_revenue
+  from moved
+  group by date_key
+ having sum(order_count) <> 0 or sum(net_amount) <> 0
+),
+buyers as (
+  select date_key, count(customer_id) as fewest_customers
+    from (select distinct date_key, customer_id from checked_facts) as sold
+   group by date_key
+),
+found as (
+  select *
+    from {{ build('next_daily_sales') }}
+   where {{ date_key('date') }} in (select date_key from {{ build('affected_days') }})
+)
+select date
+  from expected e
+  left join buyers b using (date_key)
+  full join found f using (date)
+ where (f.order_count, f.total_revenue, f.average_order_value)
+       is distinct from
+       (e.order_count, e.total_revenue, round(e.total_revenue / nullif(e.order_count, 0), 4))
+    or f.unique_customers not between coalesce(b.fewest_customers, 0) and e.order_count;
+
+{% for mart, column, source in (
+  ('sales_by_region', 'country', "nullif(c.country, '')"),
+  ('sales_by_segment', 'segment', 'c.segment')
+) -%}
+create unlogged table {{ build('wrong_' ~ mart) }} as
+with counted as (
+  select coalesce({{ source }}, 'unknown') as {{ column }}, count(*) as customer_count
+    from raw.customers c
+   where c.deleted_at is null
+   group by 1
+),
+sold as (
+  select
+    coalesce({{ source }}, 'unknown') as {{ column }},
+    sum(t.order_count) as order_count,
+    sum(t.total_revenue) as total_revenue
+  from {{ build('next_customer_totals') }} t
+  left join {{ build('next_dim_customer') }} d on d.customer_key = t.customer_key
+  left join raw.customers c on c.id = d.customer_id
+  group by 1
+)
+select {{ column }}
+  from counted
+  full join sold using ({{ column }})
+  full join {{ build(mart) }} m using ({{ column }})
+ where (m.customer_count, m.total_revenue{{ ', m.order_count' if column == 'segment' }})
+       is distinct from
+       (coalesce(counted.customer_count, 0), coalesce(sold.total_revenue, 0){{ ', coalesce(sold.order_count, 0)' if column == 'segment' }});
+
+{% endfor -%}
+create unlogged table {{ build('wrong_totals') }} as
+select *
+  from (select coalesce(sum(order_count), 0) as orders, coalesce(sum(total_revenue), 0) as revenue from {{ build('next_daily_sales') }}) as days
+ cross join (
+   select coalesce(sum(order_count), 0) as orders_of_customers, coalesce(sum(total_revenue), 0) as revenue_of_customers
+     from {{ build('next_customer_totals') }}
+ ) as customers
+ cross join (select coalesce(sum(total_revenue), 0) as revenue_of_regions from {{ build('sales_by_region') }}) as regions
+ cross join (
+   select coalesce(sum(order_count), 0) as orders_of_segments, coalesce(sum(total_revenue), 0) as revenue_of_segments
+     from {{ build('sales_by_segment') }}
+ ) as segments
+ where (orders, orders, revenue, revenue, revenue)
+       is distinct from
+       (orders_of_customers, orders_of_segments, revenue_of_customers, revenue_of_regions, revenue_of_segments);
