@@ -1,12 +1,12 @@
 """### Retention: what grows and what is left behind
 
-Deletes landing folders, resolved dead letters and the staging tables of runs that died. Pending letters are kept
-however old they are; `operations.sync_log` and the tables of `app` are not touched.
+Deletes landing folders, resolved dead letters, and the staging and build tables of runs that died. Pending letters are
+kept however old they are; `operations.sync_log` and the tables of `app` and `warehouse` are not touched.
 
 **How long**: the Variables `landing_retention_days` (14), `letter_retention_days` (90) and `staging_retention_hours`
 (24). A dry run says what would go.
 
-**When it fails** something is kept longer than it should be: read the log, mend, clear the task. Each of the three goes
+**When it fails** something is kept longer than it should be: read the log, mend, clear the task. Each of the four goes
 on where it was.
 
 **Safe to re-run**, at any time and beside syncs: what a run may still use is younger than what goes. It works by now,
@@ -41,3 +41,4 @@ with DAG(
     retention.landing()
     retention.letters()
     retention.staging_tables()
+    retention.abandoned_loads()

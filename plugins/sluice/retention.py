@@ -9,7 +9,8 @@ from airflow.sdk import ObjectStoragePath, Variable, get_current_context, task
 
 from include.load import staging
 from include.operations import housekeeping
-from sluice.connections import app_db
+from include.warehouse import load
+from sluice.connections import app_db, warehouse_db
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,18 @@ def staging_tables() -> int:
             dropped = sum(len(staging.drop(connection, execution)) for execution in orphaned)
     log.info("dropped %s staging tables", dropped)
     return dropped
+
+
+@task
+def abandoned_loads() -> int:
+    """Drops what loads of the warehouse have built that ended without dropping it; gives how many loads."""
+    age = timedelta(hours=float(Variable.get("staging_retention_hours", default="24")))
+    if _dry_run():
+        return 0
+    with warehouse_db() as connection:
+        dropped = load.drop_abandoned(connection, older_than=age)
+    log.info("dropped what %s loads of the warehouse have left", len(dropped))
+    return len(dropped)
 
 
 def _dry_run() -> bool:

@@ -88,3 +88,59 @@ def test_a_since_of_the_future_fails_at_once_and_says_what_to_do(
     assert "Run again with another `since`" in run.log
     assert data.rows("select * from operations.sync_log") == []
     assert data.staging() == []
+
+
+def test_a_warehouse_load_and_a_second_one_that_changes_nothing(runner: Runner, data: DataDatabase) -> None:
+    data.execute(
+        """
+        delete from warehouse.fact_sales;
+        delete from warehouse.daily_sales;
+        delete from warehouse.customer_totals;
+        delete from warehouse.sales_by_region;
+        delete from warehouse.sales_by_segment;
+        delete from warehouse.load_log;
+        delete from warehouse.dim_customer where customer_key <> -1;
+        truncate raw.customers, raw.customers_history, raw.orders, raw.order_items, raw.products, raw.positions
+        """
+    )
+    assert runner.run().state == "success"
+
+    run = runner.run("warehouse_load")
+
+    assert run.state == "success", run.log[-6000:]
+    revenue = data.column(
+        """
+        select sum(i.quantity * i.price - i.discount)
+          from app.orders o
+          join app.order_items i on i.order_id = o.id
+         where o.deleted_at is null and o.status <> 'cancelled'
+        """
+    )
+    for mart in ("fact_sales", "daily_sales", "sales_by_region", "sales_by_segment"):
+        column = "net_amount" if mart == "fact_sales" else "total_revenue"
+        assert data.column(f"select sum({column}) from warehouse.{mart}") == revenue, mart
+    assert data.column("select count(*) from pg_class where relnamespace = 'warehouse_build'::regnamespace") == [0]
+    (status,) = data.column("select status from operations.pipeline_runs where run_id = %s", run.run_id)
+    assert status == "success"
+    before = data.rows("select * from warehouse.fact_sales order by order_id, line_number")
+
+    dry = runner.run("warehouse_load", full=True, dry_run=True)
+    again = runner.run("warehouse_load")
+
+    assert (dry.state, again.state) == ("success", "success")
+    assert data.rows("select * from warehouse.fact_sales order by order_id, line_number") == before
+    written = "select facts_inserted + facts_updated + facts_deleted from warehouse.load_log order by id"
+    assert data.column(written) == [len(before), 0]
+
+
+def test_a_gate_that_fails_publishes_nothing_and_says_what_is_wrong(runner: Runner, data: DataDatabase) -> None:
+    assert runner.run().state == "success"
+    assert runner.run("warehouse_load").state == "success"
+    data.execute("update warehouse.daily_sales set total_revenue = total_revenue + 0.01")
+
+    run = runner.run("warehouse_load")
+
+    assert run.state == "failed"
+    (error,) = data.column("select error_message from operations.pipeline_runs where run_id = %s", run.run_id)
+    assert error.startswith("gate: nothing is published, 1 of 8 expectations failed; critical: wrong_totals")
+    data.execute("update warehouse.daily_sales set total_revenue = total_revenue - 0.01")

@@ -2,7 +2,7 @@
 
     reads   raw, of which the load is made; what readers would see, which is what is live less what is affected, and the build
     makes   wrong_facts              orders whose facts are not raw's: lost, left over, of another amount, day, buyer, product
-            wrong_fact_keys          facts of which a key is no member's, or whose version or place is not the order's
+            wrong_fact_keys          orders with facts of which a key is no member's, or whose version or place is not theirs
             wrong_customers          customers that are not raw's, or whose versions do not follow one another
             wrong_products           products that are not raw's
             wrong_daily_sales        days that are not what they were, less the facts that go, with those that come
@@ -24,26 +24,26 @@ select f.order_id
   join warehouse.fact_sales f on f.customer_key = d.customer_key;
 analyze checked_orders;
 
--- What each fact is joined to by its keys is looked up once, for all that asks for it.
-create temporary table checked_facts on commit drop as
+-- Per order, with what its facts are joined to by their keys.
+create temporary table found on commit drop as
 select
   f.order_id,
-  f.line_number,
-  f.date_key,
-  f.quantity,
-  f.unit_price,
-  f.total_amount,
-  f.discount_amount,
-  f.net_amount,
-  f.order_created_at,
-  f.order_count,
-  c.customer_id,
-  p.product_id,
-  c.customer_key is not null
-    and p.product_key is not null
-    and d.date_key is not null
-    and f.location_key = c.location_key
-    and {{ valid_at('c', 'f.order_created_at') }} as is_resolved
+  min(f.date_key) as date_key,
+  max(f.date_key) as last_date_key,
+  count(*) as items,
+  sum(f.order_count) as orders,
+  sum(f.total_amount) as total_amount,
+  sum(f.net_amount) as net_amount,
+  bit_xor(hash_record_extended(
+    row(f.line_number, p.product_id, f.quantity, f.unit_price, f.discount_amount, c.customer_id, f.order_created_at), 0
+  )) as fingerprint,
+  bool_and(
+    c.customer_key is not null
+      and p.product_key is not null
+      and d.date_key is not null
+      and f.location_key = c.location_key
+      and {{ valid_at('c', 'f.order_created_at') }}
+  ) is true as is_resolved
 from {{ build('next_fact_sales') }} f
 left join {{ build('next_dim_customer') }} c on c.customer_key = f.customer_key
 left join {{ build('next_dim_product') }} p on p.product_key = f.product_key
@@ -52,53 +52,44 @@ left join (
   union
   select date_key from {{ build('dim_date') }}
 ) as d on d.date_key = f.date_key
-where f.order_id in (select order_id from checked_orders);
-analyze checked_facts;
+where f.order_id in (select order_id from checked_orders)
+group by f.order_id;
+analyze found;
+
+create temporary table sold on commit drop as
+select o.id, o.customer_id, o.created_at, {{ date_key(day('o.created_at')) }} as date_key
+  from checked_orders c
+  join raw.orders o on o.id = c.order_id
+ cross join {{ build('load') }} l
+ where {{ is_sale('o') }};
+analyze sold;
 
 create unlogged table {{ build('wrong_facts') }} as
 with expected as (
   select
-    o.id as order_id,
+    i.order_id,
+    min(o.date_key) as date_key,
     count(*) as items,
     sum(i.quantity * i.price) as total_amount,
     sum(i.quantity * i.price - i.discount) as net_amount,
     bit_xor(hash_record_extended(
-      row(i.line_number, i.product_id, i.quantity, i.price, i.discount, o.date_key, o.customer_id, o.created_at), 0
+      row(i.line_number, i.product_id, i.quantity, i.price, i.discount, o.customer_id, o.created_at), 0
     )) as fingerprint
-  from (
-    select o.id, o.customer_id, o.created_at, {{ date_key(day('o.created_at')) }} as date_key
-      from checked_orders c
-      join raw.orders o on o.id = c.order_id
-     cross join {{ build('load') }} l
-     where {{ is_sale('o') }}
-  ) as o
+  from sold o
   join raw.order_items i on i.order_id = o.id
-  group by o.id
-),
-found as (
-  select
-    order_id,
-    count(*) as items,
-    sum(order_count) as orders,
-    sum(total_amount) as total_amount,
-    sum(net_amount) as net_amount,
-    bit_xor(hash_record_extended(
-      row(line_number, product_id, quantity, unit_price, discount_amount, date_key, customer_id, order_created_at), 0
-    )) as fingerprint
-  from checked_facts
-  group by order_id
+  group by i.order_id
 )
 select order_id, e.items as items_expected, f.items as items_found, e.net_amount as net_expected, f.net_amount as net_found
   from expected e
   full join found f using (order_id)
- where (e.items, 1, e.total_amount, e.net_amount, e.fingerprint)
+ where (e.items, 1, e.total_amount, e.net_amount, e.fingerprint, e.date_key, e.date_key)
        is distinct from
-       (f.items, f.orders, f.total_amount, f.net_amount, f.fingerprint);
+       (f.items, f.orders, f.total_amount, f.net_amount, f.fingerprint, f.date_key, f.last_date_key);
 
 create unlogged table {{ build('wrong_fact_keys') }} as
-select order_id, line_number
-  from checked_facts
- where is_resolved is not true;
+select order_id
+  from found
+ where not is_resolved;
 
 create unlogged table {{ build('wrong_customers') }} as
 with versions as (
@@ -170,10 +161,14 @@ expected as (
 ),
 buyers as (
   select date_key, count(customer_id) as fewest_customers
-    from (select distinct date_key, customer_id from checked_facts) as sold
+    from (
+      select distinct s.date_key, s.customer_id
+        from sold s
+       where exists (select from raw.order_items i where i.order_id = s.id)
+    ) as bought
    group by date_key
 ),
-found as (
+shown as (
   select *
     from {{ build('next_daily_sales') }}
    where {{ date_key('date') }} in (select date_key from {{ build('affected_days') }})
@@ -181,7 +176,7 @@ found as (
 select date
   from expected e
   left join buyers b using (date_key)
-  full join found f using (date)
+  full join shown f using (date)
  where (f.order_count, f.total_revenue, f.average_order_value)
        is distinct from
        (e.order_count, e.total_revenue, round(e.total_revenue / nullif(e.order_count, 0), 4))
