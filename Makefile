@@ -70,9 +70,12 @@ format: $(READY) ## Formats the code
 bench: $(READY) ## Speed, as ratios to a floor measured in the same run (some minutes)
 	@$(BIN)/python -m benchmarks.daily_sync
 	@$(BIN)/python -m benchmarks.publish
+	@$(BIN)/python -m benchmarks.replication
+	@$(BIN)/python -m benchmarks.warehouse
 
-chaos: $(READY) ## The proof that no record is lost: 10,000 random schedules of syncs, failures and kills (an hour or more)
+chaos: $(READY) ## The proofs, long: 10,000 random schedules of syncs, failures and kills, 2,000 of loads (two hours)
 	@$(BIN)/python -m tests.chaos --schedules 10000 --http 200
+	@SLUICE_WAREHOUSE_EXAMPLES=2000 $(BIN)/python -m pytest tests/warehouse/test_load_model.py
 
 docs: $(READY) ## docs/DAGS.md from the DAGs themselves
 	@$(BIN)/python -m sluice.dag_docs

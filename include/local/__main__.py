@@ -70,9 +70,12 @@ def _revision(stack: Stack, message: str) -> int:
         print('error: say what changed: make revision MESSAGE="customers get a loyalty tier"', file=sys.stderr)
         return 1
     stack.up(("postgres",))
-    migrate.upgrade(stack.dsn())
-    path = migrate.write_revision(stack.dsn(), message)
-    print(f"{path}: read it, then make format, and make stack applies it")
+    migrate.upgrade_all(stack.dsn())
+    written = [migrate.write_revision(stack.dsn(), message, name) for name in migrate.outdated(stack.dsn())]
+    for path in written:
+        print(f"{path}: read it, then make format, and make stack applies it")
+    if not written:
+        print("The tables are what the contracts say: there is nothing to migrate")
     return 0
 
 

@@ -286,3 +286,15 @@ def test_staging_carries_the_targets_types_and_rules_but_no_keys(app_db: Databas
         assert app_db.execute(KEYS, (staging,)).fetchall() == []
         kind = "select relpersistence::text, relhasindex from pg_class where oid = %s::regclass"
         assert app_db.execute(kind, (staging,)).fetchone() == ("u", False)
+
+
+@pytest.mark.database
+def test_the_sets_that_differ_are_told(app_database: str) -> None:
+    migrate.upgrade_all(app_database)
+    assert migrate.outdated(app_database) == []
+    with psycopg.connect(app_database) as connection:
+        connection.execute("alter table raw.products drop column brand")
+    assert migrate.outdated(app_database) == ["warehouse"]
+    with psycopg.connect(app_database) as connection:
+        connection.execute("alter table app.products drop column brand")
+    assert migrate.outdated(app_database) == ["app", "warehouse"]
