@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from include.operations import geocodes
@@ -201,6 +201,8 @@ def spelled(draw: st.DrawFn, text: str) -> str:
 def test_spellings_of_an_address_are_one(database: Database, data: st.DataObject, parts: list[str]) -> None:
     database.execute("truncate app.customers_history, app.customers, operations.geocodes")
     street, city = parts
+    folds = database.execute("select lower('É') = 'é'").fetchone() == (True,)
+    assume(folds or f"{street}{city}".isascii())  # where the locale is C, case makes a difference outside of ASCII
     add(database, Address(street, city))
     add(database, *(Address(data.draw(spelled(street)), data.draw(spelled(city))) for _ in range(3)))
     atlas = Atlas(reads=("street", "city"))
