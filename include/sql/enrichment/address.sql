@@ -4,7 +4,7 @@
                                (Where the database's locale is C, case makes one outside ASCII: one question more.)
     has_address(needs, alias)  whether one of the parts without which nobody can say where it lies is there -#}
 {#- Unicode's blanks by their codes: which of them \s means hangs on the database's locale. -#}
-{%- set blank = '\s\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000' -%}
+{%- set blank = '\\s\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000' -%}
 {%- macro joined(parts, alias) -%}
   {%- for part in parts %}chr(31) || coalesce({{ alias }}.{{ part }}, '') || {% endfor %}chr(31)
 {%- endmacro -%}
