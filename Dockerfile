@@ -23,7 +23,7 @@ COPY --chown=50000:0 include include
 # ---- the pipelines
 FROM locked AS pipelines
 # A named volume takes over the owner of the folder that it is first mounted on.
-RUN mkdir -p landing logs && chmod g+rwX landing logs
+RUN mkdir -p landing data_docs logs && chmod g+rwX landing data_docs logs
 COPY --chown=50000:0 airflow_settings.yaml ./
 COPY --chown=50000:0 dags dags
 COPY --chown=50000:0 plugins plugins

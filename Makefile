@@ -72,6 +72,8 @@ bench: $(READY) ## Speed, as ratios to a floor measured in the same run (some mi
 	@$(BIN)/python -m benchmarks.publish
 	@$(BIN)/python -m benchmarks.replication
 	@$(BIN)/python -m benchmarks.warehouse
+	@$(BIN)/python -m benchmarks.quality
+	@$(BIN)/python -m benchmarks.data_docs
 
 chaos: $(READY) ## The proofs, long: 10,000 random schedules of syncs, failures and kills, 2,000 of loads (two hours)
 	@$(BIN)/python -m tests.chaos --schedules 10000 --http 200

@@ -23,15 +23,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pendulum
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, setup, teardown
-from jinja2 import StrictUndefined
 
 from sluice.assets import ENTITIES
-from sluice.defaults import DEFAULT_ARGS, TEMPLATE_SEARCHPATH
-from sluice.enrichment import PARAMS, geocode, run_time
+from sluice.defaults import DAG_ARGS, TEMPLATE_SEARCHPATH
+from sluice.enrichment import ENRICH, PARAMS, finish, geocode, run_time
 from sluice.operators.enrich import MACROS, EnrichOperator
-from sluice.sync import finish, start
+from sluice.sync import start
 
 with DAG(
     dag_id="customer_enrichment",
@@ -39,20 +37,16 @@ with DAG(
         timetable=CronTriggerTimetable("30 2 * * *", timezone="UTC"),
         assets=ENTITIES["customers"] | ENTITIES["orders"],
     ),
-    start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    default_args=DEFAULT_ARGS,
     params=PARAMS,
     template_searchpath=TEMPLATE_SEARCHPATH,
-    template_undefined=StrictUndefined,
     user_defined_macros=MACROS | {"run_time": run_time},
     tags=["enrichment", "app"],
     description="Location, lifecycle stage and lifetime value of customers, from addresses and orders",
     doc_md=__doc__,
+    **DAG_ARGS,
 ):
     opened, closed = setup(start)(), teardown(finish)()
-    enrich = EnrichOperator(task_id="enrich", geocode_task_id="geocode")
+    enrich = EnrichOperator(task_id=ENRICH, geocode_task_id="geocode")
     opened >> geocode() >> enrich >> closed
     opened >> closed

@@ -19,27 +19,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pendulum
 from airflow.sdk import DAG
-from jinja2 import StrictUndefined
 
-from sluice.defaults import DEFAULT_ARGS, TEMPLATE_SEARCHPATH
+from sluice.defaults import DAG_ARGS, TEMPLATE_SEARCHPATH
 from sluice.sync import PARAMS, SQL_MACROS, sync_entities
 
 with DAG(
     dag_id="replay_dead_letters",
     schedule=None,
-    start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    default_args=DEFAULT_ARGS,
     params=PARAMS["replay"],
     template_searchpath=TEMPLATE_SEARCHPATH,
-    template_undefined=StrictUndefined,
     user_defined_macros=SQL_MACROS,
     tags=["dead-letters", "app"],
     description="Dead letters through today's code, or discarded for a reason",
     doc_md=__doc__,
+    **DAG_ARGS,
 ):
     sync_entities(mode="replay")

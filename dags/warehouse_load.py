@@ -23,29 +23,23 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pendulum
 from airflow.sdk import DAG, chain, setup, teardown
-from jinja2 import StrictUndefined
 
-from sluice.defaults import DEFAULT_ARGS
+from sluice.defaults import DAG_ARGS
 from sluice.operators.warehouse import MACROS, BuildOperator, LoadGateOperator, PublishLoadOperator
 from sluice.sync import start
-from sluice.warehouse import PARAMS, begin, finish, replicate
+from sluice.warehouse import PARAMS, PUBLISH, begin, finish, replicate
 
 with DAG(
     dag_id="warehouse_load",
     schedule="0 3 * * *",
-    start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    default_args=DEFAULT_ARGS,
     params=PARAMS,
-    template_undefined=StrictUndefined,
     user_defined_macros=MACROS,
     tags=["warehouse"],
     description="Dimensions, sales and marts, from what changed in app",
     doc_md=__doc__,
+    **DAG_ARGS,
 ):
     opened, closed = setup(start)(), teardown(finish)()
     chain(
@@ -56,7 +50,7 @@ with DAG(
         BuildOperator(task_id="facts", step="facts"),
         BuildOperator(task_id="marts", step="marts"),
         LoadGateOperator(task_id="gate"),
-        PublishLoadOperator(task_id="publish"),
+        PublishLoadOperator(task_id=PUBLISH),
         closed,
     )
     opened >> closed

@@ -60,6 +60,24 @@ class Check:
 
 
 @dataclass(frozen=True)
+class PublishedCheck:
+    """A condition of the published tables, as the SELECT of the rows of `app` that do not meet it.
+
+    `failing` gives at least the contract's key, a row for each that fails, and decides itself about deleted rows and
+    nulls; it is read only, and no percent sign may stand in it. `expected` says in a few words what holds where there
+    are none. `reads` names the other contracts whose tables it asks. Of severity "critical" the pipeline fails; a
+    "warning" is told and passes.
+    """
+
+    name: str
+    failing: str
+    expected: str
+    column: str | None = None
+    reads: tuple[str, ...] = ()
+    severity: Literal["critical", "warning"] = "critical"
+
+
+@dataclass(frozen=True)
 class Children:
     """A nested list of the record, kept in a table of its own and replaced together with its parent.
 
@@ -89,6 +107,8 @@ class Contract:
     without one content is compared. `history` keeps replaced versions in `app.<name>_history`. `minimum_rows` is the
     floor of a full snapshot. `endpoint` or `files` say where the records come from, `connection` how an endpoint is
     reached. `delta` says what `delta_sync` does: ask for changes; read the entity whole; or leave it to `daily_sync`.
+    `checks` are made of what is staged, before it is published; `published_checks` daily of what is published, and so
+    is whether it was synced `fresh_within` the last hours.
     `deleted` names the field by which a source marks a deleted record: true, or not empty; no more of such a record is
     read than its key and version, and the row is marked as deleted. What a source's records have besides, or lack, is
     warned about, or fails the entity (`on_drift`); `ignored` names fields that are left out on purpose.
@@ -107,6 +127,8 @@ class Contract:
     enrichment: tuple[Column, ...] = ()
     indexes: tuple[Index, ...] = ()
     checks: tuple[Check, ...] = ()
+    published_checks: tuple[PublishedCheck, ...] = ()
+    fresh_within: timedelta = timedelta(hours=26)
     deleted: str | None = None
     ignored: tuple[str, ...] = ()
     on_drift: Literal["warn", "fail"] = "warn"
@@ -156,7 +178,13 @@ class Contract:
         for name, choice, choices in (("delta", self.delta, DELTAS), ("on_drift", self.on_drift, ON_DRIFT)):
             if choice not in choices:
                 raise ContractError(f"contract {self.name}: {name} {choice!r} is none of {', '.join(choices)}")
-        for check in self.checks:
+        declared: tuple[Check | PublishedCheck, ...] = (*self.checks, *self.published_checks)
+        for check in declared:
+            if isinstance(check, PublishedCheck) and "%" in check.failing:
+                raise ContractError(
+                    f"contract {self.name}: check {check.name!r}: a percent sign is doubled on its way to PostgreSQL: "
+                    "say mod(a, b), or ~ instead of like"
+                )
             if check.severity not in ("critical", "warning"):
                 raise ContractError(f"contract {self.name}: check {check.name!r}: severity is critical or warning")
         for name, children in self.children.items():

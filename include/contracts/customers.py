@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from sqlalchemy import BigInteger, DateTime, Double, Numeric, Text
 
-from include.contracts.contract import Column, Contract, Index
+from include.contracts.contract import Column, Contract, Index, PublishedCheck
 from include.contracts.endpoint import Endpoint
 from include.contracts.record import (
     AnyText,
@@ -22,6 +22,14 @@ from include.contracts.record import (
     none_to_list,
 )
 from include.transform.cleaners import clean_phone
+
+# An address as `Email` leaves one: dot-atoms, an @-sign, two labels or more, none of them with a hyphen at an end. Of
+# what is not ASCII all but blanks may stand in it. PostgreSQL's classes of letters depend on the locale: none is used.
+_BEYOND_ASCII = r"\u00a1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\U0010ffff"
+_ATOM = rf"[A-Za-z0-9_!#$\u0025&''*+/=?^`{{|}}~{_BEYOND_ASCII}-]+"
+_ALPHANUMERIC = rf"A-Za-z0-9{_BEYOND_ASCII}"
+_LABEL = rf"[{_ALPHANUMERIC}](?:[{_ALPHANUMERIC}-]{{0,61}}[{_ALPHANUMERIC}])?"
+_ADDRESS = rf"^{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})+$"
 
 
 class CustomerRecord(Record):
@@ -67,6 +75,32 @@ CUSTOMERS = Contract(
         Column("lifetime_value", Numeric(18, 4)),
         Column("total_orders", BigInteger()),
         Column("enriched_at", DateTime(timezone=True)),
+    ),
+    published_checks=(
+        PublishedCheck(
+            "valid_email",
+            rf"""
+            select id
+              from app.customers
+             where deleted_at is null and (email !~ '{_ADDRESS}' or strpos(email, '@') > 65)
+            """,  # noqa: S608 - a pattern of our own
+            expected="name@example.com: at most 64 characters before the @-sign, two labels or more after it",
+            column="email",
+        ),
+        PublishedCheck(
+            "no_duplicate_email",
+            """
+            select id
+              from app.customers
+             where deleted_at is null
+               and lower(email) in (
+                 select lower(email) from app.customers where deleted_at is null group by 1 having count(*) > 1
+               )
+            """,
+            expected="no two living customers with one address, whatever its case",
+            column="email",
+            severity="warning",
+        ),
     ),
     indexes=(Index(("email",), serves="customers that share an e-mail address; a customer looked up by address"),),
 )

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field
 
-from include.contracts.contract import Children, Contract, Index
+from include.contracts.contract import Children, Contract, Index, PublishedCheck
 from include.contracts.endpoint import Endpoint
 from include.contracts.record import Identifier, Money, Record, Timestamp, WholeNumber, none_to_list, none_to_zero
 
@@ -41,6 +41,23 @@ ORDERS = Contract(
     key=("id",),
     endpoint=Endpoint("/orders", changed_since="modified_since"),
     children={"items": Children("order_items", OrderItemRecord, parent=("order_id",), key=("line_number",))},
+    published_checks=(
+        # An order without a customer is no orphan, nor is one whose customer has been deleted: that one has come.
+        PublishedCheck(
+            "customer_exists",
+            """
+            select id
+              from app.orders as o
+             where deleted_at is null
+               and customer_id is not null
+               and not exists (select from app.customers as c where c.id = o.customer_id)
+            """,
+            expected="a customer that has come, or none",
+            column="customer_id",
+            reads=("customers",),
+            severity="warning",
+        ),
+    ),
     indexes=(
         Index(("created_at",), serves="sales of a range of days"),
         Index(("customer_id",), serves="the orders of a customer: lifetime value, orders without a customer"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     ARRAY,
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -19,12 +20,37 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    event,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 TIME = DateTime(timezone=True)
+
+LAST_GOOD_RUNS = """
+create view operations.last_good_runs as
+select
+  p.pipeline,
+  g.run_id,
+  g.started_at,
+  g.ended_at,
+  clock_timestamp() - g.ended_at as age,
+  (
+    select count(*)
+      from operations.pipeline_runs f
+     where f.pipeline = p.pipeline and f.status = 'failed' and f.ended_at > coalesce(g.ended_at, '-infinity')
+  ) as failed_since
+  from (select distinct pipeline from operations.pipeline_runs) as p
+  left join lateral (
+    select run_id, started_at, ended_at
+      from operations.pipeline_runs r
+     where r.pipeline = p.pipeline and r.status = 'success'
+     order by r.ended_at desc
+     limit 1
+  ) as g on true
+"""
+"""Every pipeline, with its last successful run, if there is one, how long ago it ended, how often it failed since."""
 
 
 def operations_tables(metadata: MetaData) -> None:
@@ -159,7 +185,7 @@ def operations_tables(metadata: MetaData) -> None:
         postgresql_where=text("status = 'pending'"),
         info={"serves": "one pending letter a record; the pending letters of an entity"},
     )
-    Table(
+    pipeline_runs = Table(
         "pipeline_runs",
         metadata,
         Column("id", BigInteger(), Identity(always=True), primary_key=True),
@@ -173,6 +199,13 @@ def operations_tables(metadata: MetaData) -> None:
         UniqueConstraint("pipeline", "run_id"),
         CheckConstraint("status in ('running', 'success', 'failed')", name="status"),
         schema="operations",
+    )
+    Index(
+        None,
+        pipeline_runs.c.pipeline,
+        pipeline_runs.c.status,
+        pipeline_runs.c.ended_at,
+        info={"serves": "the last good run of a pipeline, and how often it failed since"},
     )
     loaded_files = Table(
         "loaded_files",
@@ -216,4 +249,115 @@ def operations_tables(metadata: MetaData) -> None:
         CheckConstraint("latitude between -90 and 90 and longitude between -180 and 180", name="degrees"),
         CheckConstraint("(latitude is null) = (longitude is null)", name="both_or_none"),
         schema="operations",
+    )
+    _quality_tables(metadata)
+    _alert_tables(metadata)
+    event.listen(metadata, "after_create", DDL(LAST_GOOD_RUNS))  # type: ignore[no-untyped-call]  # of SQLAlchemy
+
+
+def _quality_tables(metadata: MetaData) -> None:
+    results = Table(
+        "quality_results",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("evaluation", Uuid(), nullable=False, comment="one suite, evaluated once by one try of a task"),
+        Column("pipeline", Text(), nullable=False),
+        Column("run_id", Text(), nullable=False),
+        Column("task_id", Text(), nullable=False),
+        Column("suite", Text(), nullable=False),
+        Column("expectation", Text(), nullable=False),
+        Column("column_name", Text(), comment="table.column for a child's; null for what concerns no single column"),
+        Column("severity", Text(), nullable=False),
+        Column("success", Boolean(), nullable=False),
+        Column("expected", Text(), nullable=False),
+        Column("observed", Text(), nullable=False, comment="counts, never values"),
+        Column("unexpected", BigInteger(), nullable=False, comment="rows; of a number of rows, by how many it is off"),
+        Column(
+            "sample_keys",
+            ARRAY(Text()),
+            nullable=False,
+            server_default=text("'{}'"),
+            comment="at most ten keys of rows that do not meet it, without personal data",
+        ),
+        Column("checked_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        CheckConstraint("severity in ('critical', 'warning')", name="severity"),
+        schema="operations",
+    )
+    Index(None, results.c.evaluation, info={"serves": "the results of an evaluation, which a repeat replaces"})
+    Index(None, results.c.pipeline, results.c.run_id, info={"serves": "what failed in a run, for its message"})
+    Index(
+        None,
+        results.c.pipeline,
+        results.c.checked_at,
+        info={"serves": "a pipeline's newest evaluations, for its index; results that are old enough to go"},
+    )
+
+
+def _alert_tables(metadata: MetaData) -> None:
+    Table(
+        "alerts",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("pipeline", Text(), nullable=False),
+        Column("run_id", Text(), nullable=False),
+        Column("task_id", Text(), nullable=False),
+        Column("map_index", Integer(), nullable=False, comment="-1 where the task is not mapped"),
+        Column("try_number", Integer(), nullable=False),
+        Column("error_class", Text(), nullable=False),
+        Column("error", Text(), nullable=False, comment="one sentence, secrets and personal data masked"),
+        Column("alerted_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        UniqueConstraint("pipeline", "run_id", "task_id", "map_index", "try_number"),
+        schema="operations",
+    )
+    messages = Table(
+        "messages",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("kind", Text(), nullable=False),
+        Column("pipeline", Text(), nullable=False),
+        Column("run_id", Text(), comment="null for what concerns no single run"),
+        Column("run_started_at", TIME, comment="tells the times that a run was begun anew from one another"),
+        Column("fingerprint", Text(), nullable=False, comment="what is wrong: the same again is counted, not sent"),
+        Column("payload", JSONB(), nullable=False, comment="text and blocks, as Slack takes them"),
+        Column("status", Text(), nullable=False, server_default=text("'pending'")),
+        Column("folded_into", BigInteger(), comment="the message whose window counts this one"),
+        Column("window_ends_at", TIME, comment="until then the same is folded into this one; null once that is over"),
+        Column("recovered_by", BigInteger(), comment="the message that told the end of this outage"),
+        Column("attempts", Integer(), nullable=False, server_default=text("0")),
+        Column("next_attempt_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        Column("sent_at", TIME),
+        Column("error", Text(), comment="why it was not sent"),
+        Column("created_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        UniqueConstraint("kind", "pipeline", "run_id", "run_started_at"),
+        CheckConstraint("kind in ('failure', 'repeated', 'warnings', 'late', 'recovered')", name="kind"),
+        CheckConstraint("status in ('pending', 'sent', 'folded', 'refused', 'logged')", name="status"),
+        CheckConstraint("(status = 'sent') = (sent_at is not null)", name="sent_at"),
+        CheckConstraint("(status = 'folded') = (folded_into is not null)", name="folded_into"),
+        schema="operations",
+    )
+    Index(
+        "uq_messages_open_window",
+        messages.c.fingerprint,
+        unique=True,
+        postgresql_where=text("window_ends_at is not null"),
+        info={"serves": "the message that counts the same failure; one window at a time for each"},
+    )
+    Index(
+        None,
+        messages.c.next_attempt_at,
+        postgresql_where=text("status = 'pending'"),
+        info={"serves": "what is to be sent"},
+    )
+    Index(
+        "ix_messages_outage",
+        messages.c.pipeline,
+        messages.c.id,
+        postgresql_where=text("recovered_by is null and kind in ('failure', 'late')"),
+        info={"serves": "the failures that a success ends"},
+    )
+    Index(
+        None,
+        messages.c.folded_into,
+        postgresql_where=text("folded_into is not null"),
+        info={"serves": "what a window has counted, when it ends"},
     )

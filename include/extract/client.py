@@ -19,8 +19,8 @@ import tenacity
 import urllib3.exceptions
 
 from include.extract.authentication import QueryKeyAuth, RenewableAuth, TokenError
-from include.extract.masking import mask_url, mask_values, sent_secrets
 from include.extract.pagination import PageRequest
+from include.masking import mask_url, mask_values, sent_secrets
 
 __all__ = ["Answer", "SourceClient", "SourceError", "http_date"]
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from psycopg import Connection
 from psycopg.rows import dict_row
 
 from include.contracts.contract import Contract
 from include.database.entities import StagingNames
-
-SQL = Path(__file__).parents[1] / "sql"
-"""Where the .sql files lie: the template search path of DAGs that run them."""
+from include.sql import render
 
 ALREADY_PUBLISHED = "SL001"
 OVERTAKEN = "SL002"
@@ -23,19 +19,6 @@ ACCOUNTING = "SL004"
 """The SQLSTATEs that `sync/publish.sql` raises."""
 LOCK_SECONDS = 120
 """How long a publish waits for the entity before it says who holds it."""
-
-_TEMPLATES = Environment(loader=FileSystemLoader(SQL), undefined=StrictUndefined, autoescape=False)  # noqa: S701 - SQL, not HTML
-"""Keeps what it has compiled: publish.sql takes longer to compile than to run on a small entity."""
-
-
-def render(template: str, contract: Contract, execution: UUID, **values: Any) -> str:
-    """The SQL of a file under `include/sql/` for one execution, as text of several statements.
-
-    Everything that goes into the text is an identifier from the contract, a number or a UUID; nothing that a source or
-    a person sent.
-    """
-    names = StagingNames(contract, execution)
-    return _TEMPLATES.get_template(template).render(contract=contract, staging=names, execution=execution, **values)
 
 
 def publish(
@@ -53,7 +36,7 @@ def publish(
     another publish holds the entity for longer than `lock_seconds`: `holder` says which.
     """
     values = {"mode": mode, "max_deleted_share": max_deleted_share, "lock_seconds": lock_seconds}
-    text = render("sync/publish.sql", contract, execution, **values)
+    text = _rendered("sync/publish.sql", contract, execution, **values)
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(text.encode())
         while cursor.nextset():
@@ -87,4 +70,9 @@ def holder(connection: Connection[Any], contract: Contract) -> str:
 
 def queue_dead_letters(connection: Connection[Any], contract: Contract, execution: UUID) -> None:
     """Queues what the execution rejected, without publishing anything; safe to repeat."""
-    connection.execute(render("sync/queue_dead_letters.sql", contract, execution).encode())
+    connection.execute(_rendered("sync/queue_dead_letters.sql", contract, execution).encode())
+
+
+def _rendered(template: str, contract: Contract, execution: UUID, **values: Any) -> str:
+    names = StagingNames(contract, execution)
+    return render(template, contract=contract, staging=names, execution=execution, **values)

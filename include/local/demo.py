@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -25,8 +26,10 @@ PIPELINES: dict[str, dict[str, Any]] = {
     "delta_sync": {},
     "customer_enrichment": {},
     "warehouse_load": {},
+    "quality_checks": {},
     "replay_dead_letters": {"dry_run": True},
     "housekeeping": {},
+    "send_alerts": {},
 }
 """The pipelines in their order, with the params of each."""
 CHANGES = {"change": 200, "add": 50, "delete": 20}
@@ -50,7 +53,9 @@ def main() -> int:
         migrate.upgrade_all(stack.dsn())
         stack.prepare_metadata()
         with psycopg.connect(stack.dsn()) as connection:
-            before = connection.execute("select coalesce(max(id), 0) from operations.sync_log").fetchone()
+            before = connection.execute(
+                "select coalesce(max(id), 0), clock_timestamp() from operations.sync_log"
+            ).fetchone()
         failed = []
         for pipeline, params in PIPELINES.items():
             if pipeline == "delta_sync":
@@ -60,9 +65,12 @@ def main() -> int:
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    assert before is not None  # noqa: S101 - of an aggregate
     with psycopg.connect(stack.dsn()) as connection:
-        print(f"\n{report(connection, after=before[0] if before else 0)}\n\n{marts(connection)}\n")
-    print(WHERE_TO_LOOK.format(root=stack.root, seconds=time.monotonic() - started))
+        print(
+            f"\n{report(connection, after=before[0])}\n\n{marts(connection)}\n\n{checks(connection, since=before[1])}\n"
+        )
+    print(WHERE_TO_LOOK.format(root=stack.root, slack=slack(stack), seconds=time.monotonic() - started))
     for pipeline in failed:
         print(f"{pipeline} failed: see {stack.root}/logs/demo_{pipeline}.log", file=sys.stderr)
     return 1 if failed else 0
@@ -80,6 +88,12 @@ def change_source(stack: Stack) -> None:
     )
     answer.raise_for_status()
     logger.info("the source: %s of each entity", ", ".join(f"{n} {verb}d" for verb, n in CHANGES.items()))
+
+
+def slack(stack: Stack) -> str:
+    """The page of the demo API that shows what its Slack webhook was sent."""
+    api = json.loads(stack.environment("demo")["AIRFLOW_CONN_SOURCE_API"])
+    return f"http://{api['host']}:{api['port']}/slack"
 
 
 def run(stack: Stack, pipeline: str, params: dict[str, Any]) -> bool:
@@ -164,6 +178,44 @@ def marts(connection: psycopg.Connection[Any]) -> str:
     return "\n\n".join(tables)
 
 
+def checks(connection: psycopg.Connection[Any], since: datetime) -> str:
+    """What each suite of `quality_checks` came to since then, and what was told in Slack, as two tables."""
+    suites = connection.execute(
+        """
+        select
+          suite,
+          count(*),
+          count(*) filter (where success),
+          count(*) filter (where not success and severity = 'warning'),
+          count(*) filter (where not success and severity = 'critical'),
+          coalesce(string_agg(expectation || ': ' || observed, '; ') filter (where not success), '')
+          from operations.quality_results
+         where pipeline = 'quality_checks' and checked_at > %s
+         group by suite
+         order by suite
+        """,
+        (since,),
+    ).fetchall()
+    told = connection.execute(
+        """
+        select pipeline, kind, status, payload ->> 'text'
+          from operations.messages
+         where created_at > %s and status <> 'folded'
+         order by id
+        """,
+        (since,),
+    ).fetchall()
+    header = ["quality_checks", "expectations", "met", "warnings", "critical", "what was not met"]
+    return "\n\n".join(
+        [
+            table(header, [[suite, *map(str, counts), failed[:100]] for suite, *counts, failed in suites], left={0, 5}),
+            table(
+                ["message of", "kind", "status", "text"], [[*row[:3], row[3][:100]] for row in told], left={0, 1, 2, 3}
+            ),
+        ]
+    )
+
+
 def table(header: list[str], rows: list[list[str]], left: set[int] | None = None) -> str:
     """Columns aligned to their widest cell: to the left those in `left` (the first unless said), the others right."""
     left = {0} if left is None else left
@@ -179,7 +231,8 @@ def table(header: list[str], rows: list[list[str]], left: set[int] | None = None
 WHERE_TO_LOOK = """\
 Done in {seconds:.0f} s. The stack is still running (make down stops it). Where to look:
   make psql         the data: app.customers, operations.sync_log, warehouse.fact_sales, warehouse.daily_sales ...
-  make up           the whole of Airflow, with its UI: the graph, the logs, the trigger form
+  make up           the whole of Airflow, with its UI: the graph, the logs, the trigger form, the Data Docs
+  {slack}    what was told in Slack, as Slack would show it
   {root}/landing    what the API sent, page by page, as received
   eval "$(make -s env)"   then any `airflow ...` command works against this stack"""
 

@@ -13,10 +13,10 @@ EXPORTED = "SLUICE_LOCAL_EXPORTED"
 
 
 class Endpoint(NamedTuple):
-    """Where the local stack runs a service that the file names by its host."""
+    """Where the local stack runs a service. A webhook's `host` is the URL before its token, port included."""
 
     host: str
-    port: int
+    port: int | None
     password: str
 
 
@@ -96,13 +96,15 @@ class Settings(_Declared):
     def environment(
         self, endpoints: Mapping[str, Endpoint], variables: Mapping[str, str], environ: Mapping[str, str]
     ) -> dict[str, str]:
-        """AIRFLOW_CONN_* and AIRFLOW_VAR_*, with local `endpoints` by host and local `variables` by name.
+        """AIRFLOW_CONN_* and AIRFLOW_VAR_*, with local `endpoints` and local `variables` by name.
+
+        A connection's endpoint is that of its host or, where the file names no host, of its id.
 
         A name that is set in `environ` already is left out, so that the person's own wins; one that still has the
         value that an earlier call gave it (EXPORTED keeps their digests) is the stack's own and is renewed.
         """
         declared = {
-            connection.variable: connection.to_json(endpoints.get(connection.conn_host or ""))
+            connection.variable: connection.to_json(endpoints.get(connection.conn_host or connection.conn_id))
             for connection in self.connections
         }
         for variable in self.variables:

@@ -266,8 +266,13 @@ class Stack:
             )
             if name in state.services
         }
-        landing = self.root / "landing"
-        landing.mkdir(exist_ok=True)
+        if "demo_api" in state.services:  # any token does: whoever reaches the demo API may post to it
+            webhook = f"http://{HOST}:{state.ports['demo_api']}/slack/services"
+            endpoints["slack_alerts"] = Endpoint(webhook, None, "local/demo/alerts")
+        folders = {name: self.root / name for name in ("landing", "data_docs")}
+        for folder in folders.values():
+            folder.mkdir(exist_ok=True)
+        variables = {f"{name}_uri": folder.as_uri() for name, folder in folders.items()}
         keys = {name: self._secret(state, name) for name in ("api_secret_key", "jwt_secret", "fernet_key")}
         return {
             **airflow.options(
@@ -275,7 +280,7 @@ class Stack:
             ),
             "PYTHONPATH": _prepended("PYTHONPATH", str(REPOSITORY), str(REPOSITORY / "plugins")),
             "PATH": _prepended("PATH", str(Path(sys.executable).parent)),
-            **self._settings().environment(endpoints, {"landing_uri": landing.as_uri()}, os.environ),
+            **self._settings().environment(endpoints, variables, os.environ),
         }
 
     def _dsn(self, state: State, database: str) -> str:

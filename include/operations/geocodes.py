@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from include.transform.enrichment import render
+from include.sql import render
 from include.transform.geocoding import Address, Geocoder, GeocodingError, Location
 
 NOT_FOUND_AGE = timedelta(days=30)

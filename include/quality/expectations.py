@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from include.contracts.contract import Check, Contract
 from include.contracts.fields import FieldSpec
@@ -33,11 +33,16 @@ FEW_SHARED_KEYS = 10
 class Suite:
     """Expectations about the rows of one relation: `schema.table`, or a SELECT in parentheses.
 
-    An expectation's `meta` may give the `name` and the `column` under which its result is reported.
+    `key` names the columns of which a failing row's key is shown; without one no keys are. `title` is the relation as
+    people know it. An expectation's `meta` may give the `name` and the `column` under which its result is reported,
+    what is `expected` in a few words, the predicate of the `failing` rows (of which the row may be called `staged`)
+    where it does not follow from the expectation, and a column that holds what was `observed`, of a single row.
     """
 
     relation: str
     expectations: tuple[Expectation, ...]
+    key: tuple[str, ...] = ()
+    title: str = ""
 
 
 def declared(contract: Contract, execution: Execution, *, max_quarantined_share: float) -> list[Suite]:
@@ -48,7 +53,7 @@ def declared(contract: Contract, execution: Execution, *, max_quarantined_share:
 
     Raises ValueError for a share outside 0 to 1, and for an execution whose pages have not all landed.
     """
-    gx = _great_expectations()
+    gx = great_expectations()
     if not 0 <= max_quarantined_share <= 1:
         raise ValueError(f"the share that may be quarantined must lie within 0 and 1, not {max_quarantined_share}")
     read = execution.records_read
@@ -60,7 +65,7 @@ def declared(contract: Contract, execution: Execution, *, max_quarantined_share:
     names = StagingNames(contract, execution.execution)
     records, rejected = f"staging.{names.records}", f"staging.{names.rejected}"
 
-    expectations = list(_fields(contract.fields, never_null=contract.key))
+    expectations = list(field_rules(contract.fields, never_null=contract.key))
     if contract.version is not None:
         expectations.append(gx.ExpectColumnValuesToNotBeNull(column="updated_at", meta={"column": "updated_at"}))
     # A tombstone need hold no more than its key.
@@ -69,23 +74,25 @@ def declared(contract: Contract, execution: Execution, *, max_quarantined_share:
     if execution.mode == "snapshot":
         floor = gx.ExpectTableRowCountToBeBetween(min_value=contract.minimum_rows, meta={"name": "row_count_floor"})
         expectations.append(floor)
-    suites = [Suite(living, tuple(expectations))]
+    title = f"staged {contract.name}"
+    suites = [Suite(living, tuple(expectations), contract.key, title)]
 
     for children in contract.children.values():
-        rules = tuple(_fields(children.fields, never_null=children.key, table=children.table))
-        suites.append(Suite(f"staging.{names.children(children)}", rules))
+        rules = tuple(field_rules(children.fields, never_null=children.key, table=children.table))
+        place = ("page", "position", *children.key)  # a child is staged without its parent's key
+        suites.append(Suite(f"staging.{names.children(children)}", rules, place, f"staged {children.table}"))
 
     ceiling = gx.ExpectTableRowCountToBeBetween(
         max_value=int(Decimal(str(max_quarantined_share)) * read),
         severity="warning" if read < BLOCKS_FROM or execution.allow_quarantined else "critical",
         meta={"name": "quarantined_share"},
     )
-    suites.append(Suite(rejected, (ceiling,)))
+    suites.append(Suite(rejected, (ceiling,), title=f"rejected {contract.name}"))
 
     complete = gx.ExpectTableRowCountToEqual(value=read, meta={"name": "completeness"})
     suites += _key(contract, living, read)
     everything = f"(select page from {records} union all select page from {rejected})"  # noqa: S608 - names of our own
-    return [*suites, Suite(everything, (complete,))]
+    return [*suites, Suite(everything, (complete,), title=f"staged and rejected {contract.name}")]
 
 
 def _key(contract: Contract, records: str, read: int) -> Iterator[Suite]:
@@ -95,7 +102,7 @@ def _key(contract: Contract, records: str, read: int) -> Iterator[Suite]:
     """
     if not contract.content:
         return
-    gx = _great_expectations()
+    gx = great_expectations()
     key = ", ".join(contract.key)
     differing = f"""(
       select {key}
@@ -106,12 +113,12 @@ def _key(contract: Contract, records: str, read: int) -> Iterator[Suite]:
     )"""  # noqa: S608 - names of our own
     most = max(FEW_SHARED_KEYS, int(KEY_SHARE * read))
     unique = gx.ExpectTableRowCountToBeBetween(max_value=most, meta={"name": "key_tells_records_apart", "column": key})
-    yield Suite(differing, (unique,))
+    yield Suite(differing, (unique,), contract.key, f"staged {contract.name} that share a key")
 
 
-def _fields(specs: Iterable[FieldSpec], never_null: tuple[str, ...], table: str = "") -> Iterator[Expectation]:
+def field_rules(specs: Iterable[FieldSpec], never_null: tuple[str, ...], table: str = "") -> Iterator[Expectation]:
     """What the record model says of its columns; null meets a range, a length or a choice, as in a CHECK."""
-    gx = _great_expectations()
+    gx = great_expectations()
     for spec in specs:
         meta = {"column": f"{table}.{spec.name}" if table else spec.name}
         if not spec.nullable or spec.name in never_null:
@@ -133,18 +140,61 @@ def _check(check: Check, records: str) -> Expectation:
 
     The predicate may call the row `staged`, to tell its columns from those of a subquery.
     """
-    gx = _great_expectations()
-    predicate = re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", check.predicate)  # else SQLAlchemy takes `:word` for a parameter
-    predicate = predicate.replace("{", "{{").replace("}", "}}")
+    gx = great_expectations()
+    predicate = escaped_colons(check.predicate).replace("{", "{{").replace("}", "}}")
     # Great Expectations gives {batch} an alias only in a query without JOIN, and prints a complaint about one without
     # {batch}: it stands in a comment, and the table's name in its place.
     query = f"select 1 from {records} as staged /* {{batch}} */ where (\n{predicate}\n) is not true"  # noqa: S608 - the contract's own SQL
     made: Expectation = gx.UnexpectedRowsExpectation(
-        unexpected_rows_query=query, severity=check.severity, meta={"name": check.name}
+        unexpected_rows_query=query,
+        severity=check.severity,
+        meta={"name": check.name, "failing": f"(\n{check.predicate}\n) is not true"},
     )
     return made
 
 
-def _great_expectations() -> Any:
+def escaped_colons(query: str, times: int = 1) -> str:
+    """SQL that SQLAlchemy may read so many times without taking a `:word` for a parameter."""
+    return re.sub(r"(?<![:\w\\]):(?=\w)", lambda _: "\\" * times + ":", query)
+
+
+def no_rows(
+    name: str,
+    failing: str,
+    *,
+    key: tuple[str, ...],
+    title: str,
+    expected: str,
+    column: str | None = None,
+    severity: Literal["critical", "warning"] = "critical",
+) -> Suite:
+    """That a query of failing rows, which has the columns of `key`, gives none; one scan, unlike a custom query's."""
+    expectation = great_expectations().ExpectTableRowCountToEqual(
+        value=0, severity=severity, meta={"name": name, "expected": expected} | ({"column": column} if column else {})
+    )
+    return Suite(f"({failing})", (expectation,), key, title)
+
+
+def holds(
+    name: str,
+    flag: str,
+    *,
+    expected: str,
+    column: str | None = None,
+    observed: str | None = None,
+    severity: Literal["critical", "warning"] = "critical",
+) -> Expectation:
+    """That a column of the relation, which is null where a condition does not hold, never is.
+
+    Conditions of one relation are counted in one scan, together with the rules of its other columns.
+    """
+    told = {"name": name, "expected": expected, "column": column, "observed": observed}
+    made: Expectation = great_expectations().ExpectColumnValuesToNotBeNull(
+        column=flag, severity=severity, meta={key: text for key, text in told.items() if text is not None}
+    )
+    return made
+
+
+def great_expectations() -> Any:
     """The module of its expectations; of Any, since it does not say in a way that mypy takes what it exports."""
     return import_module("great_expectations.expectations")

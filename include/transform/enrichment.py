@@ -5,20 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from psycopg import Connection
 
-from include.load.publish import LOCK_SECONDS, SQL
+from include.load.publish import LOCK_SECONDS
+from include.sql import render
 from include.transform.geocoding import Gazetteer, Nominatim
 
 GEOCODERS: dict[str, type[Gazetteer] | type[Nominatim]] = {kind.name: kind for kind in (Gazetteer, Nominatim)}
-
-_TEMPLATES = Environment(loader=FileSystemLoader(SQL), undefined=StrictUndefined, autoescape=False)  # noqa: S701 - SQL, not HTML
-
-
-def render(template: str, **values: Any) -> str:
-    """The SQL of a file under `include/sql/`; `values` hold nothing that a source or a person sent."""
-    return _TEMPLATES.get_template(template).render(**values)
 
 
 def statement(as_of: datetime, geocoder: str, *, dry_run: bool = False, lock_seconds: int = LOCK_SECONDS) -> str:

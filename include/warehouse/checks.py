@@ -8,17 +8,18 @@ from uuid import UUID
 
 from include.quality.expectations import Suite
 
-WRONG = (
-    "wrong_facts",
-    "wrong_fact_keys",
-    "wrong_customers",
-    "wrong_products",
-    "wrong_daily_sales",
-    "wrong_sales_by_region",
-    "wrong_sales_by_segment",
-    "wrong_totals",
-)
-"""The tables that the step `checks` of a load makes (warehouse/checks.sql): a row for all that is wrong."""
+KEYS = {
+    "wrong_facts": ("order_id",),
+    "wrong_fact_keys": ("order_id",),
+    "wrong_customers": ("customer_id",),
+    "wrong_products": ("product_id",),
+    "wrong_daily_sales": ("date",),
+    "wrong_sales_by_region": ("country",),
+    "wrong_sales_by_segment": ("segment",),
+    "wrong_totals": (),
+}
+"""The tables that the step `checks` of a load makes (warehouse/checks.sql), a row for all that is wrong; their keys."""
+WRONG = tuple(KEYS)
 
 
 def declared(load: UUID) -> list[Suite]:
@@ -31,6 +32,8 @@ def declared(load: UUID) -> list[Suite]:
         Suite(
             f"warehouse_build.{name}_{load.hex}",
             (expectations.ExpectTableRowCountToEqual(value=0, meta={"name": name}),),
+            key,
+            name.replace("_", " "),
         )
-        for name in WRONG
+        for name, key in KEYS.items()
     ]

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from psycopg import Connection, errors, sql
 from psycopg.rows import dict_row
 
-from include.load.publish import LOCK_SECONDS, SQL
+from include import sql as files
+from include.load.publish import LOCK_SECONDS
 from include.warehouse import calendar, checks
 
 Database = Connection[Any]
@@ -58,8 +58,6 @@ _MAKES: dict[Step, tuple[str, ...]] = {
     "checks": checks.WRONG,
 }
 """The tables of each step; its views go with them."""
-
-_TEMPLATES = Environment(loader=FileSystemLoader(SQL), undefined=StrictUndefined, autoescape=False)  # noqa: S701 - SQL, not HTML
 
 
 class LoadError(Exception):
@@ -260,7 +258,7 @@ def _text(template: str, load: UUID, **values: Any) -> str:
     def build(name: str) -> str:
         return f"warehouse_build.{_name(name, load)}"
 
-    return _TEMPLATES.get_template(template).render(load=load, build=build, **values)
+    return files.render(template, load=load, build=build, **values)
 
 
 def _rendered(template: str, load: UUID, **values: Any) -> bytes:

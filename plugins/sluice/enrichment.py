@@ -1,4 +1,4 @@
-"""The tasks of `customer_enrichment`: ask where addresses lie, then write what is derived of customers."""
+"""The tasks of `customer_enrichment` around its SQL: ask where addresses lie, and note what the run did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.extract.authentication import authentication
-from include.operations import geocodes
+from include.operations import geocodes, pipeline_runs
 from include.transform.cleaners import parse_datetime
 from include.transform.geocoding import REQUESTS_PER_SECOND, Gazetteer, Geocoder, GeocodingError, Nominatim
 from sluice.connections import app_db
@@ -19,6 +19,9 @@ from sluice.connections import app_db
 log = logging.getLogger(__name__)
 
 CONNECTION = "geocoder"
+
+ENRICH = "enrich"
+"""The task whose return value counts the customers."""
 
 PARAMS = {
     "as_of": Param(
@@ -60,6 +63,14 @@ def geocode() -> dict[str, Any]:
         log.warning("%s: %s times: %s", name, f"{count:,}", message)
     told = {part: getattr(counts, part) for part in ("wanted", "found", "not_found", "failed", "left")}
     return {"geocoder": name, **told}
+
+
+def finish() -> None:
+    """Notes how many customers were gone through, whatever happened before."""
+    ti = get_current_context()["ti"]
+    if (counts := ti.xcom_pull(task_ids=ENRICH)) is not None:
+        with app_db() as connection:
+            pipeline_runs.processed(connection, pipeline=ti.dag_id, run_id=ti.run_id, records=counts["customers"])
 
 
 def _geocoder() -> Geocoder:

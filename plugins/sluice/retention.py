@@ -8,9 +8,12 @@ from datetime import timedelta
 from airflow.sdk import ObjectStoragePath, Variable, get_current_context, task
 
 from include.load import staging
-from include.operations import housekeeping
+from include.operations import housekeeping, quality_results
+from include.quality import data_docs
 from include.warehouse import load
+from sluice import callbacks
 from sluice.connections import app_db, warehouse_db
+from sluice.data_docs import folder
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +27,9 @@ def landing() -> int:
     log.info("%s landing folders are older than %s", f"{len(old):,}", age)
     if _dry_run():
         return 0
-    for number, (execution, folder) in enumerate(old, start=1):
+    for number, (execution, uri) in enumerate(old, start=1):
         with app_db() as connection:
-            housekeeping.forget(connection, execution, folder, _remove)
+            housekeeping.forget(connection, execution, uri, _remove)
         if number % 1000 == 0 or number == len(old):
             log.info("removed %s of %s landing folders", f"{number:,}", f"{len(old):,}")
     return len(old)
@@ -65,6 +68,29 @@ def abandoned_loads() -> int:
         dropped = load.drop_abandoned(connection, older_than=age)
     log.info("dropped what %s loads of the warehouse have left", len(dropped))
     return len(dropped)
+
+
+@task
+def runs() -> int:
+    """Closes rows of `operations.pipeline_runs` whose runs ended without saying so; gives how many."""
+    return 0 if _dry_run() else len(callbacks.sweep())
+
+
+@task
+def quality() -> dict[str, int]:
+    """Removes results of quality checks that are old, and pages past the newest; gives how many of each."""
+    age = timedelta(days=float(Variable.get("quality_retention_days", default="90")))
+    keep = int(Variable.get("data_docs_keep", default="500"))
+    if _dry_run():
+        return {"results": 0, "pages": 0}
+    with app_db() as connection:
+        pipelines = quality_results.pipelines(connection)  # before: pages of one whose results all go must go too
+        results = quality_results.delete_older(connection, age)
+        pages = sum(data_docs.prune(folder(), connection, pipeline, keep) for pipeline in pipelines)
+    log.info(
+        "removed %s results older than %s, and %s pages past the newest %s of a pipeline", results, age, pages, keep
+    )
+    return {"results": results, "pages": pages}
 
 
 def _dry_run() -> bool:

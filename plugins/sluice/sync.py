@@ -1,4 +1,4 @@
-"""The task groups that the syncs share: open the run, sync each entity, close the run whatever happened."""
+"""The task groups that the syncs share: open the run, sync each entity, clean up whatever happened."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from include.load import staging
 from include.operations import executions, pipeline_runs, sync_log
 from include.operations.executions import Mode
 from include.transform.validation import PageValidator
+from sluice import callbacks
 from sluice.connections import app_db
 from sluice.operators.extract import ExtractFilesOperator, ExtractOperator
 from sluice.operators.gate import GateOperator
@@ -180,27 +181,19 @@ def sync_entity(contract: Contract, mode: Mode) -> TaskGroup:
 
 
 def start() -> None:
-    """Opens the run's row in `operations.pipeline_runs`."""
+    """Opens the run's row in `operations.pipeline_runs`, and closes what earlier runs have left open."""
     ti = get_current_context()["ti"]
     with app_db() as connection:
         pipeline_runs.open_run(connection, pipeline=ti.dag_id, run_id=ti.run_id)
+    callbacks.sweep(pipeline=ti.dag_id, but=ti.run_id)
 
 
 def finish() -> None:
-    """Drops what the run staged and closes its row, whatever happened before."""
+    """Drops what the run staged, whatever happened before."""
     ti = get_current_context()["ti"]
-    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
-    failed = sorted(name for name, state in states.items() if state in ("failed", "upstream_failed"))
     with app_db() as connection:
         for execution in executions.of_run(connection, pipeline=ti.dag_id, run_id=ti.run_id):
             staging.drop(connection, execution)
-        pipeline_runs.close_run(
-            connection,
-            pipeline=ti.dag_id,
-            run_id=ti.run_id,
-            status="failed" if failed else "success",
-            error=f"failed: {', '.join(failed)}" if failed else None,
-        )
 
 
 @task(map_index_template="{{ task.op_kwargs['batch']['number'] }}")

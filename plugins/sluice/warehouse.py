@@ -11,9 +11,9 @@ import psycopg
 from airflow.sdk import Param, Variable, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.operations import pipeline_runs
 from include.warehouse import load
 from include.warehouse.replication import replicate as replicate_changes
-from sluice import sync
 from sluice.connections import app_db, warehouse_db
 from sluice.enrichment import run_time
 
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 BEGIN = "begin"
 """The task whose return value is the load's id."""
+
+PUBLISH = "publish"
+"""The task whose return value is what the load has changed."""
 
 PARAMS = {
     "as_of": Param(
@@ -80,12 +83,15 @@ def begin() -> str:
 
 
 def finish() -> None:
-    """Drops what the load has built, published or not, and closes the run's row, whatever happened before."""
-    drawn = get_current_context()["ti"].xcom_pull(task_ids=BEGIN)
-    if drawn is not None:
+    """Drops what the load has built, published or not, and notes how many sales changed, whatever happened before."""
+    ti = get_current_context()["ti"]
+    if (drawn := ti.xcom_pull(task_ids=BEGIN)) is not None:
         with warehouse_db() as warehouse:
             load.drop(warehouse, UUID(drawn))
-    sync.finish()
+    if (counts := ti.xcom_pull(task_ids=PUBLISH)) is not None:
+        changed = sum(counts[f"facts_{how}"] for how in ("inserted", "updated", "deleted"))
+        with app_db() as connection:
+            pipeline_runs.processed(connection, pipeline=ti.dag_id, run_id=ti.run_id, records=changed)
 
 
 def _days(params: Any) -> tuple[date, date] | None:

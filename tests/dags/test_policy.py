@@ -24,9 +24,9 @@ def settings_file() -> dict[str, Any]:
     return loaded
 
 
-def callbacks(task: Any) -> list[Any]:
-    found = task.on_failure_callback or []
-    return list(found) if isinstance(found, list | tuple) else [found]
+def listed(found: Any) -> list[Any]:
+    """What may be nothing, one callback or several."""
+    return list(found) if isinstance(found, list | tuple) else [found] if found else []
 
 
 def offenders(dag: DAG, keeps: Any) -> list[str]:
@@ -90,10 +90,13 @@ def test_every_task_ends_before_its_run_must(dag: DAG) -> None:
     assert offenders(dag, lambda task: task.execution_timeout and timedelta(0) < task.execution_timeout <= limit) == []
 
 
-def test_somebody_is_told_of_every_task_that_fails(dag: DAG) -> None:
-    from sluice.callbacks import note_failure
+def test_somebody_is_told_of_every_task_that_fails_and_of_the_end_of_every_run(dag: DAG) -> None:
+    from sluice.callbacks import note_failure, note_start, run_failed, run_succeeded
 
-    assert offenders(dag, lambda task: note_failure in callbacks(task)) == []
+    assert offenders(dag, lambda task: note_start in listed(task.on_execute_callback)) == []
+    assert offenders(dag, lambda task: note_failure in listed(task.on_failure_callback)) == []
+    assert run_succeeded in listed(dag.on_success_callback)
+    assert run_failed in listed(dag.on_failure_callback)
 
 
 def test_every_pool_is_one_that_a_deployment_has(dag: DAG) -> None:

@@ -87,7 +87,7 @@ def described(url: str, name: str) -> dict[str, list[Any]]:
                 a.attidentity::text, a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid),
                 col_description(a.attrelid, a.attnum)
             from pg_attribute a
-            join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'v', 'm')
+            join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'm')
             left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
             where c.relnamespace::regnamespace::text = any(%(schemas)s) and a.attnum > 0 and not a.attisdropped
             order by 1, 2
@@ -97,6 +97,7 @@ def described(url: str, name: str) -> dict[str, list[Any]]:
             from pg_constraint where connamespace::regnamespace::text = any(%(schemas)s) order by 1, 2
         """,
         "indexes": "select indexdef from pg_indexes where schemaname = any(%(schemas)s) order by 1",
+        "views": "select viewname, definition from pg_views where schemaname = any(%(schemas)s) order by 1",
         "sequences": """
             select schemaname, sequencename, data_type::text, start_value, increment_by, cycle
             from pg_sequences where schemaname = any(%(schemas)s) order by 1, 2

@@ -241,6 +241,7 @@ def test_every_lasting_service_is_checked_restarted_and_kept_and_init_comes_firs
         ("postgres", "postgres", "/var/lib/postgresql"),
         ("valkey", "valkey", "/data"),
         *((name, "landing", "/opt/airflow/landing") for name in AIRFLOW_SERVICES | {"airflow-init"}),
+        *((name, "data_docs", "/opt/airflow/data_docs") for name in AIRFLOW_SERVICES | {"airflow-init"}),
         *((name, "logs", "/opt/airflow/logs") for name in AIRFLOW_SERVICES | {"airflow-init"}),
     }
     assert {source for _, source, _ in mounts} == config["volumes"].keys()
@@ -328,6 +329,14 @@ def test_compose_builds_stages_that_exist_and_the_pipelines_are_the_last(config)
     }
     assert stages == ["locked", "demo", "pipelines"]
     assert built == {"sluice": "pipelines", "sluice-demo": "demo"}
+
+
+def test_the_image_has_the_folders_that_volumes_are_mounted_on(config):
+    """Docker makes a volume root's own where the image has no such folder."""
+    made = re.search(r"^RUN mkdir -p (.+) && chmod g\+rwX \1$", DOCKERFILE, re.M)
+    assert made
+    mounts = {m["target"] for name in AIRFLOW_SERVICES for m in config["services"][name]["volumes"]}
+    assert {f"/opt/airflow/{folder}" for folder in made.group(1).split()} == mounts
 
 
 def test_the_image_runs_without_root():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,14 @@ from include.local.stack import REPOSITORY, Stack
 from tests.e2e.running import DataDatabase, Runner, Source
 
 ROOT = REPOSITORY / ".local" / "test"
+LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
+BUNDLES = [
+    {"name": "dags-folder", "classpath": LOCAL_BUNDLE, "kwargs": {}},
+    {"name": "tests", "classpath": LOCAL_BUNDLE, "kwargs": {"path": str(REPOSITORY / "tests/e2e/dags")}},
+]
+
+PASSWORDS = {"viewer": "of-a-viewer", "stranger": "of-a-stranger"}
+"""People beside the admin: one who may look at everything, and one without any permission."""
 
 
 @pytest.fixture(scope="package")
@@ -44,13 +54,21 @@ def stack(root: Stack, source: Source) -> Iterator[Stack]:
     """PostgreSQL with all databases migrated; `source_api` leads to the demo API; retries come after one second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_SOURCE_API", source.connection())
+        patch.setenv("AIRFLOW_CONN_SLACK_ALERTS", source.slack_connection())
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         options = airflow.options
 
         def impatient(*arguments: Any) -> dict[str, str]:
-            return options(*arguments) | {
+            made = options(*arguments)
+            passwords = ROOT / "passwords.json"
+            admin = json.loads(Path(made["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]).read_text())
+            passwords.write_text(json.dumps(admin | PASSWORDS))
+            return made | {
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer,stranger:",
                 "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",  # which Airflow takes as one second, for each retry
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # the files stay as they are
+                "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(BUNDLES),
             }
 
         patch.setattr(airflow, "options", impatient)

@@ -27,7 +27,17 @@ PAGE = 500
 PAGES = {entity: -(-size // PAGE) for entity, size in SIZES.items()}
 TOKEN = "demo-token-of-the-end-to-end-tests"
 NAMES = [contract.name for contract in CONTRACTS]
-OPERATIONS = ("executions", "sync_log", "dead_letters", "pipeline_runs", "loaded_files", "geocodes")
+OPERATIONS = (
+    "executions",
+    "sync_log",
+    "dead_letters",
+    "pipeline_runs",
+    "loaded_files",
+    "geocodes",
+    "quality_results",
+    "alerts",
+    "messages",
+)
 TABLES = ("customers", "customers_history", "products", "orders", "order_items")
 OF_THE_RUN = {"fetched_at", "synced_at", "change_seq"}
 """Columns that say when a row was written, not what it says."""
@@ -35,6 +45,8 @@ OF_THE_RUN = {"fetched_at", "synced_at", "change_seq"}
 
 class Source:
     """The demo API, its clock at the demo's epoch and running on, every page `PAGE` records."""
+
+    slack_token = "T00000000/B00000000/of-the-end-to-end-tests"
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -60,6 +72,11 @@ class Source:
         """The connection `source_api` as Airflow's JSON, with `other` fields in the place of its own."""
         fields = {"conn_type": "http", "schema": "http", "host": HOST, "port": self.port, "password": TOKEN}
         return json.dumps(fields | other)
+
+    def slack_connection(self, path: str = "/slack/services") -> str:
+        """The connection `slack_alerts`, to the demo API's webhook."""
+        fields = {"conn_type": "slackwebhook", "host": f"http://{HOST}:{self.port}{path}", "password": self.slack_token}
+        return json.dumps(fields)
 
     def reset(self) -> None:
         """The initial data and clock, no faults, no counted requests."""
@@ -221,6 +238,21 @@ class DataDatabase(Database):
         for name in self.staging():
             self.execute(f"drop table staging.{name}")
 
+    def empty_warehouse(self) -> None:
+        """Takes all that loads have brought away, and what loads go by."""
+        self.execute(
+            """
+            delete from warehouse.fact_sales;
+            delete from warehouse.daily_sales;
+            delete from warehouse.customer_totals;
+            delete from warehouse.sales_by_region;
+            delete from warehouse.sales_by_segment;
+            delete from warehouse.load_log;
+            delete from warehouse.dim_customer where customer_key <> -1;
+            truncate raw.customers, raw.customers_history, raw.orders, raw.order_items, raw.products, raw.positions
+            """
+        )
+
     def staging(self) -> list[str]:
         """The staging tables that there are."""
         return self.column("select tablename from pg_tables where schemaname = 'staging' order by 1")
@@ -248,9 +280,9 @@ class DataDatabase(Database):
         return {row["entity"]: {name: row[name] for name in names if row[name]} for row in rows}
 
     def pipeline_run(self, run_id: str) -> dict[str, Any]:
-        """The run's row in `operations.pipeline_runs`."""
-        (row,) = self.rows("select * from operations.pipeline_runs where run_id = %s", run_id)
-        assert row["ended_at"] is not None
+        """The run's row in `operations.pipeline_runs`, once it is closed: under a scheduler soon after the end."""
+        closed = "select * from operations.pipeline_runs where run_id = %s and ended_at is not null"
+        (row,) = until(lambda: self.rows(closed, run_id), f"the row of {run_id} is closed")
         return {name: row[name] for name in ("pipeline", "status", "records_processed", "error_message")}
 
 

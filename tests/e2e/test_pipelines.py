@@ -91,18 +91,7 @@ def test_a_since_of_the_future_fails_at_once_and_says_what_to_do(
 
 
 def test_a_warehouse_load_and_a_second_one_that_changes_nothing(runner: Runner, data: DataDatabase) -> None:
-    data.execute(
-        """
-        delete from warehouse.fact_sales;
-        delete from warehouse.daily_sales;
-        delete from warehouse.customer_totals;
-        delete from warehouse.sales_by_region;
-        delete from warehouse.sales_by_segment;
-        delete from warehouse.load_log;
-        delete from warehouse.dim_customer where customer_key <> -1;
-        truncate raw.customers, raw.customers_history, raw.orders, raw.order_items, raw.products, raw.positions
-        """
-    )
+    data.empty_warehouse()
     assert runner.run().state == "success"
 
     run = runner.run("warehouse_load")

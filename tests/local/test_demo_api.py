@@ -29,6 +29,9 @@ from include.contracts.products import ProductRecord
 from include.local.demo_api.app import Settings
 from include.local.demo_api.dirt import CUSTOMER_DIRT, ORDER_DIRT, PRODUCT_DIRT
 from include.local.demo_api.server import serving
+from include.local.demo_api.slack_message import refusal
+from include.local.demo_api.slack_page import mrkdwn
+from tests.slack_payloads import REFUSED, TAKEN
 
 TOKEN = "a-token-for-tests"
 SETTINGS = Settings(token=TOKEN, customers=5_000, products=1_500, orders=4_000, clock="frozen")
@@ -571,15 +574,119 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Client]]:
 
 # --- Slack
 
+MESSAGE: dict[str, Any] = {
+    "text": "customers failed",
+    "blocks": [
+        {"type": "header", "text": {"type": "plain_text", "text": "customers failed: <b> &amp; more"}},
+        {
+            "type": "section",
+            "text": {"type": "mrkdwn", "text": "*Gate*: `a &lt; b`\ntwo"},
+            "fields": [{"type": "plain_text", "text": "one"}, {"type": "mrkdwn", "text": "_two_"}],
+        },
+        {"type": "divider"},
+        {"type": "context", "elements": [{"type": "mrkdwn", "text": "small"}]},
+        {
+            "type": "actions",
+            "elements": [
+                {
+                    "type": "button",
+                    "text": {"type": "plain_text", "text": "Log"},
+                    "url": 'https://example.com/?q="',
+                    "style": "primary",
+                },
+                {"type": "button", "text": {"type": "plain_text", "text": "Nothing"}},
+            ],
+        },
+    ],
+}
+
 
 def test_the_slack_webhook_keeps_what_it_was_sent(api: Client) -> None:
     url = f"{api.base}/slack/services/T000/B000/secret"
     sent = [{"text": "one"}, {"blocks": [{"type": "divider"}]}]
     assert [requests.post(url, json=message, timeout=10).text for message in sent] == ["ok", "ok"]
-    for body in (b"not json", b"{}", b'{"text": ""}', b"[1]"):
-        refused = requests.post(url, data=body, timeout=10)
-        assert (refused.status_code, refused.text) == (400, "invalid_payload")
     assert api.ask("slack") == sent
+
+
+@pytest.mark.parametrize(("payload", "code"), [(payload, None) for payload in TAKEN] + REFUSED)
+def test_the_slack_webhook_takes_and_refuses_what_slack_does(payload: Any, code: str | None) -> None:
+    assert refusal(payload) == code
+
+
+def test_a_refused_message_is_answered_as_slack_does_and_not_kept(api: Client) -> None:
+    url = f"{api.base}/slack/services/T000/B000/secret"
+    refusals = {
+        b"not json": "invalid_payload",
+        b"[1]": "invalid_payload",
+        b"{}": "no_text",
+        b'{"text": ""}': "no_text",
+        b'{"blocks": [{"type": "header"}]}': "invalid_blocks",
+    }
+    for body, code in refusals.items():
+        refused = requests.post(url, data=body, timeout=10)
+        assert (refused.status_code, refused.text) == (400, code)
+    assert api.ask("slack") == []
+
+
+def test_the_slack_page_shows_what_was_sent_newest_last_and_needs_no_token(api: Client) -> None:
+    def shown() -> str:
+        answer = requests.get(f"{api.base}/slack", timeout=10)
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert answer.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+        return answer.text
+
+    url = f"{api.base}/slack/services/T000/B000/secret"
+    assert "No message yet." in shown()
+    for message in ({"text": "first & <https://example.com/?a=1&amp;b=2|its log>"}, MESSAGE):
+        assert requests.post(url, json=message, timeout=10).text == "ok"
+    text = shown()
+    assert "2 messages, the newest last" in text
+    articles = re.findall(r"<article>.*?</article>", text, re.DOTALL)
+    frame = (
+        '<article><div class="icon">S</div><div class="message"><b>Sluice</b> <span class="app">APP</span> '
+        '<time datetime="2026-01-15T08:00:00Z">15 Jan 08:00 UTC</time>\n{}\n</div></article>'
+    )
+    first = 'first &amp; <a href="https://example.com/?a=1&amp;b=2" rel="noreferrer">its log</a>'
+    assert articles == [
+        frame.format(f'<div class="section"><div>{first}</div></div>'),
+        frame.format(
+            "<h2>customers failed: &lt;b&gt; &amp; more</h2>\n"
+            '<div class="section"><div><b>Gate</b>: <code>a &lt; b</code><br>two</div>'
+            '<div class="fields"><div>one</div><div><i>two</i></div></div></div>\n'
+            "<hr>\n"
+            '<div class="context"><span>small</span></div>\n'
+            '<div class="actions">'
+            '<a class="button primary" href="https://example.com/?q=&quot;" rel="noreferrer">Log</a>'
+            '<span class="button">Nothing</span></div>'
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        (
+            "*bold* _italic_ ~gone~ `code *not bold*`",
+            "<b>bold</b> <i>italic</i> <s>gone</s> <code>code *not bold*</code>",
+        ),
+        (
+            "*<https://h/x|a link>* 2*3*4 snake_case_name",
+            '<b><a href="https://h/x" rel="noreferrer">a link</a></b> 2*3*4 snake_case_name',
+        ),
+        ("<https://h/x>", '<a href="https://h/x" rel="noreferrer">https://h/x</a>'),
+        ("<javascript:alert(1)|click> <!here> <@U1|ann>", "click !here ann"),
+        ("<script>alert(1)</script>", "scriptalert(1)/script"),
+        (
+            '"<img src=x onerror=alert(1)>" & &lt;b&gt; &amp;lt;',
+            "&quot;img src=x onerror=alert(1)&quot; &amp; &lt;b&gt; &amp;lt;",
+        ),
+        ('<https://h/"onmouseover="x|a>', '<a href="https://h/&quot;onmouseover=&quot;x" rel="noreferrer">a</a>'),
+        ("```\nselect 1 &lt; 2\n```after", "<pre>select 1 &lt; 2\n</pre>after"),
+    ],
+)
+def test_slacks_markup_becomes_html_and_nothing_else_does(text: str, html: str) -> None:
+    assert mrkdwn(text) == html
 
 
 def test_the_slack_webhook_has_faults_of_its_own(api: Client) -> None:

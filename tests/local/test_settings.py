@@ -27,17 +27,23 @@ def test_the_repository_declares_hosts_of_the_compose_file_and_no_secrets():
             "AIRFLOW_CONN_WAREHOUSE_DB": DATABASE,
             "AIRFLOW_CONN_ANALYTICS_DB": DATABASE,
             "AIRFLOW_CONN_REDIS_METRICS": {"conn_type": "redis", "host": "valkey", "port": 6379},
+            "AIRFLOW_CONN_SLACK_ALERTS": {"conn_type": "slackwebhook"},
         }
         == connections
     )  # whoever adds a source has more
     assert (
         variables
         | {
+            "AIRFLOW_VAR_ALERT_WINDOW_MINUTES": "60",
             "AIRFLOW_VAR_BUSINESS_TIMEZONE": "UTC",
+            "AIRFLOW_VAR_DATA_DOCS_KEEP": "500",
+            "AIRFLOW_VAR_DATA_DOCS_URI": "file:///opt/airflow/data_docs",
             "AIRFLOW_VAR_HOLIDAY_COUNTRY": "US",
             "AIRFLOW_VAR_LANDING_URI": "file:///opt/airflow/landing",
             "AIRFLOW_VAR_MAX_DELETED_SHARE": "0.2",
             "AIRFLOW_VAR_MAX_QUARANTINED_SHARE": "0.05",
+            "AIRFLOW_VAR_QUALITY_RETENTION_DAYS": "90",
+            "AIRFLOW_VAR_RUNBOOK_URL": "",
         }
         == variables
     )
@@ -62,8 +68,22 @@ def test_local_endpoints_replace_host_port_and_password_of_their_services_only()
     assert environment["AIRFLOW_VAR_LANDING_URI"] == "file:///here"
 
 
+def test_a_connection_without_a_host_is_found_by_its_id():
+    webhook = Endpoint("http://127.0.0.1:40003/slack/services", None, "a/token")
+    environment = SETTINGS.environment({"slack_alerts": webhook}, {}, {})
+    assert json.loads(environment["AIRFLOW_CONN_SLACK_ALERTS"]) == {
+        "conn_type": "slackwebhook",
+        "host": "http://127.0.0.1:40003/slack/services",
+        "password": "a/token",
+    }
+
+
 def test_what_the_person_has_set_wins():
-    own = {"AIRFLOW_CONN_APP_DB": "postgresql://mine", "AIRFLOW_VAR_MAX_DELETED_SHARE": "0.5"}
+    own = {
+        "AIRFLOW_CONN_APP_DB": "postgresql://mine",
+        "AIRFLOW_CONN_SLACK_ALERTS": "slackwebhook://mine",
+        "AIRFLOW_VAR_MAX_DELETED_SHARE": "0.5",
+    }
     assert own.keys().isdisjoint(SETTINGS.environment({}, {}, own))
 
 

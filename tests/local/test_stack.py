@@ -294,6 +294,17 @@ def test_the_demo_api_asks_for_the_stacks_token(
         session.headers["Authorization"] = f"Bearer {connection['password']}"
         assert session.get(url, timeout=10).status_code == 200
 
+    slack = json.loads(stack.environment()["AIRFLOW_CONN_SLACK_ALERTS"])
+    assert slack.keys() == {"conn_type", "host", "password"}
+    alert = {"text": "daily_sync failed"}
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.post(f"{slack['host']}/{slack['password']}", json=alert, timeout=10).text == "ok"
+        session.headers["Authorization"] = f"Bearer {connection['password']}"
+        assert session.get(url.replace("/customers", "/_control/slack"), timeout=10).json() == [alert]
+    monkeypatch.setenv("AIRFLOW_CONN_SLACK_ALERTS", "slackwebhook://mine")
+    assert "AIRFLOW_CONN_SLACK_ALERTS" not in stack.environment()
+
     monkeypatch.setenv("SLUICE_DEMO_CUSTOMERS", "21")
     stack.up(("demo_api",))
     assert caplog.messages == ["demo_api: keeps the size it was started with; `down` first, then `up`, changes it"]
@@ -339,6 +350,9 @@ def test_environment_points_airflow_at_the_stack(stack: Stack, monkeypatch: pyte
     assert environment["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert environment["PYTHONPATH"] == f"{REPOSITORY}:{REPOSITORY}/plugins"
     assert environment["AIRFLOW_VAR_LANDING_URI"] == f"file://{stack.root}/landing"
+    assert environment["AIRFLOW_VAR_DATA_DOCS_URI"] == f"file://{stack.root}/data_docs"
+    assert (stack.root / "data_docs").is_dir()
+    assert json.loads(environment["AIRFLOW_CONN_SLACK_ALERTS"]) == {"conn_type": "slackwebhook"}
     app = json.loads(environment["AIRFLOW_CONN_APP_DB"])
     dsn = f"postgresql://{app['login']}:{app['password']}@{app['host']}:{app['port']}/{app['schema']}"
     assert dsn == stack.dsn()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -37,7 +38,8 @@ ROWS = {
     # every bound is met exactly by some row, and so are nulls where they may stand
     "customers": """
         insert into {} (page, position, id, name, email, age, tags, segment, signup_date, updated_at)
-        select 1, i, gen_random_uuid(), repeat('n', 1 + mod(i, 2) * 99), repeat('e', 241 + mod(i, 2)) || '@example.org',
+        select 1, i, lpad(to_hex(i), 32, '0')::uuid, repeat('n', 1 + mod(i, 2) * 99),
+               repeat('e', 241 + mod(i, 2)) || '@example.org',
                (array[0, 150, null])[1 + mod(i, 3)], '{{}}', (array['smb', 'consumer', null])[1 + mod(i, 3)],
                now(), now()
           from generate_series(1, %s) i""",
@@ -116,6 +118,10 @@ def loosen(connection: Connection[Any], table: str) -> None:
         connection.execute(f"alter table {table} alter column {name} drop not null")
 
 
+def customer_ids(*numbers: int) -> tuple[str, ...]:
+    return tuple(str(UUID(int=number)) for number in numbers)
+
+
 def run(url: str | URL, contract: Contract, execution: Execution, share: float = 0.05) -> GateResult:
     return gate.run(url, contract, execution, max_quarantined_share=share)
 
@@ -140,7 +146,18 @@ def test_every_rule_of_the_record_model_is_evaluated(app_database: str, connecti
         ("key_tells_records_apart", "id", "0 rows, expected at most 10"),
         ("completeness", None, "3 rows, expected 3"),
     ]
-    assert all(r.success and r.unexpected == 0 for r in result.results)
+    assert all(r.success and r.unexpected == 0 and r.sample_keys == () for r in result.results)
+    assert [r.expected for r in result.results] == [
+        *("never null", "never null", "1 to 100 characters", "never null", "at most 254 characters", "0 to 150"),
+        *("never null", "one of enterprise, smb, consumer", "never null", "never null", "at least 1 row", "no rows"),
+        *("at most 10 rows", "exactly 3 rows"),
+    ]
+    assert [(v.suite_name, len(v.results)) for v in result.validations] == [
+        ("staged customers", 11),
+        ("rejected customers", 1),
+        ("staged customers that share a key", 1),
+        ("staged and rejected customers", 1),
+    ]
     assert result.summary() == "all 14 expectations are met"
 
 
@@ -162,28 +179,34 @@ def test_rules_of_children_are_evaluated_on_their_own_table(app_database: str, c
 
 
 @pytest.mark.parametrize(
-    ("contract", "column", "value", "name"),
+    ("contract", "column", "value", "name", "expected"),
     [
-        (CUSTOMERS, "id", "null", NOT_NULL),
-        (CUSTOMERS, "name", "null", NOT_NULL),
-        (CUSTOMERS, "name", "''", LENGTH),
-        (CUSTOMERS, "name", "repeat('ä', 101)", LENGTH),
-        (CUSTOMERS, "email", "repeat('e', 255)", LENGTH),
-        (CUSTOMERS, "age", "-1", BETWEEN),
-        (CUSTOMERS, "age", "151", BETWEEN),
-        (CUSTOMERS, "tags", "null", NOT_NULL),
-        (CUSTOMERS, "segment", "'SMB'", CHOICE),
-        (CUSTOMERS, "updated_at", "null", NOT_NULL),
-        (PRODUCTS, "price", "-0.0001", BETWEEN),
-        (ORDERS, "status", "'lost'", CHOICE),
-        (ORDERS, "total", "null", NOT_NULL),
-        (ORDERS, "order_items.line_number", "null", NOT_NULL),
-        (ORDERS, "order_items.quantity", "0", BETWEEN),
-        (ORDERS, "order_items.product_id", "''", LENGTH),
+        (CUSTOMERS, "id", "null", NOT_NULL, "never null"),
+        (CUSTOMERS, "name", "null", NOT_NULL, "never null"),
+        (CUSTOMERS, "name", "''", LENGTH, "1 to 100 characters"),
+        (CUSTOMERS, "name", "repeat('ä', 101)", LENGTH, "1 to 100 characters"),
+        (CUSTOMERS, "email", "repeat('e', 255)", LENGTH, "at most 254 characters"),
+        (CUSTOMERS, "age", "-1", BETWEEN, "0 to 150"),
+        (CUSTOMERS, "age", "151", BETWEEN, "0 to 150"),
+        (CUSTOMERS, "tags", "null", NOT_NULL, "never null"),
+        (CUSTOMERS, "segment", "'SMB'", CHOICE, "one of enterprise, smb, consumer"),
+        (CUSTOMERS, "updated_at", "null", NOT_NULL, "never null"),
+        (PRODUCTS, "price", "-0.0001", BETWEEN, "at least 0"),
+        (ORDERS, "status", "'lost'", CHOICE, "one of pending, paid, shipped, delivered, cancelled, refunded"),
+        (ORDERS, "total", "null", NOT_NULL, "never null"),
+        (ORDERS, "order_items.line_number", "null", NOT_NULL, "never null"),
+        (ORDERS, "order_items.quantity", "0", BETWEEN, "at least 1"),
+        (ORDERS, "order_items.product_id", "''", LENGTH, "1 to 200 characters"),
     ],
 )
 def test_one_broken_value_fails_exactly_its_expectation(
-    app_database: str, connection: Connection[Any], contract: Contract, column: str, value: str, name: str
+    app_database: str,
+    connection: Connection[Any],
+    contract: Contract,
+    column: str,
+    value: str,
+    name: str,
+    expected: str,
 ) -> None:
     execution = stage(connection, contract)
     table = records_of(contract, execution)
@@ -194,7 +217,12 @@ def test_one_broken_value_fails_exactly_its_expectation(
 
     result = run(app_database, contract, execution)
 
-    broken = CheckResult(name, column, "critical", success=False, unexpected=1, observed="1 of 3 rows")
+    key = {"customers": str(UUID(int=2)), "products": "p2", "orders": "o"}[contract.name]
+    if "." in column:
+        key = "1,2,1"  # page, position, line number
+    if value == "null" and column.split(".")[-1] in ("id", "line_number"):
+        key = key.removesuffix(key.split(",")[-1]) + "null"
+    broken = CheckResult(name, column, "critical", False, 1, "1 of 3 rows", expected, (key,))
     assert [r for r in result.results if not r.success] == [broken]
     assert (result.critical, result.warnings) == ((broken,), ())
     assert result.summary() == (
@@ -210,7 +238,9 @@ def test_a_column_without_any_value_is_blocked(app_database: str, connection: Co
 
     result = run(app_database, CUSTOMERS, execution)
 
-    assert result.critical == (CheckResult(NOT_NULL, "email", "critical", False, 3, "3 of 3 rows"),)
+    assert result.critical == (
+        CheckResult(NOT_NULL, "email", "critical", False, 3, "3 of 3 rows", "never null", customer_ids(1, 2, 3)),
+    )
 
 
 @pytest.mark.parametrize("severity", ["critical", "warning"])
@@ -223,7 +253,7 @@ def test_a_contracts_check_fails_with_its_own_severity(
     result = run(app_database, contract, execution)
 
     # ages are 150, null and 0: a null is not known to be 18
-    failed = (CheckResult("adult", None, severity, success=False, unexpected=2, observed="2 rows"),)
+    failed = (CheckResult("adult", None, severity, False, 2, "2 rows", "adult", customer_ids(2, 3)),)
     assert (result.critical, result.warnings) == ((failed, ()) if severity == "critical" else ((), failed))
     assert result.summary() == f"1 of 15 expectations failed; {severity}: adult: 2 rows"
 
@@ -244,13 +274,15 @@ def test_a_predicate_is_sql_as_it_stands(app_database: str, connection: Connecti
 
     result = run(app_database, contract, execution)
 
-    assert result.critical == (CheckResult("not met", None, "critical", False, 3, "3 rows"),)
+    assert result.critical == (
+        CheckResult("not met", None, "critical", False, 3, "3 rows", "not met", customer_ids(1, 2, 3)),
+    )
 
 
 def test_an_empty_snapshot_is_blocked(app_database: str, connection: Connection[Any]) -> None:
     result = run(app_database, CUSTOMERS, stage(connection, CUSTOMERS, valid=0))
 
-    floor = CheckResult("row_count_floor", None, "critical", False, 1, "0 rows, expected at least 1")
+    floor = CheckResult("row_count_floor", None, "critical", False, 1, "0 rows, expected at least 1", "at least 1 row")
     assert [r for r in result.results if not r.success] == [floor]
 
 
@@ -259,7 +291,7 @@ def test_the_floor_is_the_contracts(app_database: str, connection: Connection[An
 
     assert run(app_database, replace(PRODUCTS, minimum_rows=3), execution).critical == ()
     assert run(app_database, replace(PRODUCTS, minimum_rows=5), execution).critical == (
-        CheckResult("row_count_floor", None, "critical", False, 2, "3 rows, expected at least 5"),
+        CheckResult("row_count_floor", None, "critical", False, 2, "3 rows, expected at least 5", "at least 5 rows"),
     )
 
 
@@ -318,11 +350,10 @@ def test_a_key_that_does_not_tell_records_apart_is_blocked(
 
     result = run(app_database, PRODUCTS, execution)
 
-    assert result.critical == (
-        ()
-        if passes
-        else (CheckResult("key_tells_records_apart", "id", "critical", False, 1, "11 rows, expected at most 10"),)
-    )
+    keys = tuple(sorted(f"p{number}" for number in range(1, 12)))[:10]
+    observed = "11 rows, expected at most 10"
+    failed = CheckResult("key_tells_records_apart", "id", "critical", False, 1, observed, "at most 10 rows", keys)
+    assert result.critical == (() if passes else (failed,))
 
 
 def test_a_record_that_came_twice_or_in_two_versions_shares_no_key(
@@ -346,8 +377,38 @@ def test_every_record_read_must_be_staged_or_rejected(
 
     result = run(app_database, PRODUCTS, execution, share=1)
 
-    lost = CheckResult("completeness", None, "critical", False, off, f"5 rows, expected {read}")
+    lost = CheckResult("completeness", None, "critical", False, off, f"5 rows, expected {read}", f"exactly {read} rows")
     assert [r for r in result.results if not r.success] == [lost]
+
+
+def test_at_most_ten_keys_are_shown_the_first_ones(app_database: str, connection: Connection[Any]) -> None:
+    contract = replace(CUSTOMERS, checks=(Check("early", "staged.position < 3"),))
+
+    result = run(app_database, contract, stage(connection, contract, valid=50))
+
+    assert [(r.unexpected, r.sample_keys) for r in result.critical] == [(48, customer_ids(*range(3, 13)))]
+
+
+def test_addresses_in_keys_are_masked(app_database: str, connection: Connection[Any]) -> None:
+    contract = replace(PRODUCTS, checks=(Check("no address", "id not like '%@%'"),))
+    execution = stage(connection, contract, valid=2)
+    connection.execute(f"update {records_of(contract, execution)} set id = 'shop/jane.doe@example.org' where id = 'p2'")
+
+    assert [r.sample_keys for r in run(app_database, contract, execution).critical] == [("***@***",)]
+
+
+def test_a_result_stands_without_its_keys(
+    app_database: str, connection: Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    execution = stage(connection, PRODUCTS)
+    records = declared(PRODUCTS, execution, max_quarantined_share=0)[0]
+    loosen(connection, records_of(PRODUCTS, execution))
+    connection.execute(f"update {records_of(PRODUCTS, execution)} set price = -1 where position = 1")
+
+    result = gate.evaluate(app_database, [replace(records, key=("no_such_column",))])
+
+    assert [(r.name, r.unexpected, r.sample_keys) for r in result.critical] == [(BETWEEN, 1, ())]
+    assert caplog.messages == [f"staged products: no keys of rows that fail {BETWEEN}: UndefinedColumn"]
 
 
 def test_a_missing_table_is_an_error(app_database: str, connection: Connection[Any]) -> None:

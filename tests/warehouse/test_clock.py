@@ -9,8 +9,8 @@ import pytest
 
 from include.contracts.customers import CUSTOMERS
 from include.contracts.orders import ORDERS
-from include.load.publish import SQL
 from include.local.postgres import PostgresServer
+from include.sql import SQL
 from tests.load.syncing import at, synced
 from tests.warehouse.building import Content, customer, order, warehouse
 

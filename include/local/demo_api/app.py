@@ -1,6 +1,7 @@
-"""The demo API's routes: the source's three endpoints, a Slack webhook, and the endpoints that control the demo.
+"""The demo API's routes: the source's three endpoints, a Slack webhook with the page that shows what it was sent, and
+the endpoints that control the demo.
 
-Every answer's `Date` is the demo's clock. `/health` and the Slack webhook need no token, all else a bearer token.
+Every answer's `Date` is the demo's clock. `/health`, `/slack` and the webhook need no token, all else a bearer token.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from include.local.demo_api.collection import Collection, NotEnoughRecordsError
 from include.local.demo_api.data import EPOCH_MS, Customers, Orders, Products, stamp
 from include.local.demo_api.faults import BrokenOff, Fault, Faults
+from include.local.demo_api.slack_message import refusal
+from include.local.demo_api.slack_page import SECURITY, page
 
 MAX_LIMIT = 10_000
 ClockMode = Literal["real", "frozen", "wall"]
@@ -134,7 +137,7 @@ class DemoApi:
         self.collections = {each.name: Collection(each, settings.seed) for each in (customers, products, orders)}
         self.faults = Faults()
         self.requests: Counter[str] = Counter()
-        self.slack_messages: list[Any] = []
+        self.slack_messages: list[tuple[int, dict[str, Any]]] = []
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -153,6 +156,7 @@ class DemoApi:
         ]
         return [
             Route("/health", self.health),
+            Route("/slack", self.slack_page, methods=["GET"]),
             Route("/{entity:str}", self.listing, methods=["GET"]),
             *(Route(f"/_control/{path}", endpoint, methods=[method]) for method, path, endpoint in control),
             Route("/slack/services/{rest:path}", self.slack_webhook, methods=["POST"]),
@@ -197,7 +201,7 @@ class DemoApi:
         return BrokenOff(response, kind) if kind in ("reset", "truncate", "die") else response
 
     async def slack_webhook(self, request: Request) -> Response:
-        """A Slack incoming webhook: keeps a message with text or blocks, answers as Slack does."""
+        """A Slack incoming webhook: keeps a message that Slack would take, and answers as Slack does."""
         fault = self.faults.take("slack", 1)
         if fault and fault.kind in ("429", "503", "500"):
             return self._refusal(fault)
@@ -207,10 +211,14 @@ class DemoApi:
             message = await request.json()
         except ValueError:
             message = None
-        if not isinstance(message, dict) or not (message.get("text") or message.get("blocks")):
-            return PlainTextResponse("invalid_payload", 400)
-        self.slack_messages.append(message)
+        if code := refusal(message):
+            return PlainTextResponse(code, 400)
+        self.slack_messages.append((self.clock.now_ms(), message))
         return PlainTextResponse("ok")
+
+    async def slack_page(self, request: Request) -> Response:
+        """The kept messages, as Slack would show them."""
+        return HTMLResponse(page(self.slack_messages), headers=SECURITY)
 
     async def expectations(self, request: Request) -> Response:
         """The counts that a pipeline should come to, an entity; with `modified_since`, those of a delta."""
@@ -227,7 +235,7 @@ class DemoApi:
 
     async def kept_slack_messages(self, request: Request) -> Response:
         """What the webhook was sent, oldest first."""
-        return JSONResponse(self.slack_messages)
+        return JSONResponse([message for _, message in self.slack_messages])
 
     async def advance(self, request: Request) -> Response:
         """Moves the clock, then changes, adds and deletes; answers the clock and the ids."""
@@ -332,7 +340,7 @@ class Gatekeeper:
         if path != "/health" and not path.startswith("/_control/"):
             self._api.requests[path] += 1
         given = dict(scope["headers"]).get(b"authorization", b"")
-        open_to_all = path == "/health" or path.startswith("/slack/")
+        open_to_all = path in ("/health", "/slack") or path.startswith("/slack/")
         app = self._app if open_to_all or hmac.compare_digest(given, self._authorization) else _unauthorized
         await app(scope, receive, send_dated)
 

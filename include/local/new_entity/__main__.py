@@ -20,11 +20,11 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from include.contracts import CONTRACTS
-from include.extract.masking import mask_url
 from include.local.new_entity.guesses import EntityGuess, GuessError, guess, is_sql_word
 from include.local.new_entity.sample import EndpointGuess, FilesGuess, SampleError, open_source, read_file, read_url
 from include.local.new_entity.source_text import contract_text
 from include.local.settings import Settings
+from include.masking import mask_url
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONTRACT_FILES = REPOSITORY / "include/contracts"

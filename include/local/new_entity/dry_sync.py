@@ -28,13 +28,13 @@ from include.database import migrate
 from include.database.entities import StagingNames
 from include.extract.client import SourceError, http_date
 from include.extract.json_records import MalformedBody, NotAnArray
-from include.extract.masking import mask_url
 from include.extract.pagination import PagingError
 from include.load import staging
 from include.local.demo import table
 from include.local.new_entity.sample import SampleError, file_page, first_pages, open_source
 from include.local.processes import StackError
 from include.local.stack import REPOSITORY, Stack
+from include.masking import mask_url
 from include.transform.drift import drift
 from include.transform.validation import PageValidator
 

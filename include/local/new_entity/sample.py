@@ -27,8 +27,8 @@ from include.extract.authentication import authentication
 from include.extract.client import Answer, SourceClient, SourceError
 from include.extract.file_records import BadFileError, Malformed, text_records
 from include.extract.json_records import MalformedBody, NotAnArray, iter_records
-from include.extract.masking import mask_url
 from include.extract.pagination import Page, PageRequest, Pagination, PagingError
+from include.masking import mask_url
 
 __all__ = [
     "MOST_RECORDS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from airflow.sdk import BaseOperator, Context, Variable
+from airflow.sdk import Context, Variable
 from airflow.sdk.exceptions import AirflowFailException
 from psycopg import Connection
 
@@ -17,15 +17,17 @@ from include.operations.executions import Execution
 from include.quality import gate
 from include.transform.drift import Drift, drift
 from sluice.connections import app_db, app_db_url
+from sluice.operators.evaluate import EvaluateOperator
 
 DRIFT_SHOWN = 20
 
 
-class GateOperator(BaseOperator):
+class GateOperator(EvaluateOperator):
     """Checks the staging tables of the execution that `extract` drew.
 
     A critical failure queues the dead letters, publishes nothing and fails at once, naming the expectations: a retry
-    would check the same rows. A warning is logged and passes. Returns how many expectations were met and warned about.
+    would check the same rows. A warning passes, and is told when the run ends. Returns how many expectations were met
+    and warned about.
     """
 
     def __init__(self, *, entity: str, extract_task_id: str, **kwargs: Any) -> None:
@@ -47,16 +49,9 @@ class GateOperator(BaseOperator):
                 )
             drifted = self._drift(connection, execution)
         share = float(Variable.get("max_quarantined_share", default="0.05"))
-        result = gate.run(app_db_url(), self.contract, execution, max_quarantined_share=share)
-        for check in result.results:
-            say = self.log.info if check.success else self.log.warning
-            say(
-                "%s %s %s: %s",
-                "met   " if check.success else check.severity,
-                check.name,
-                check.column or "",
-                check.observed,
-            )
+        result = self.evaluate(
+            context, name, lambda: gate.run(app_db_url(), self.contract, execution, max_quarantined_share=share)
+        )
         told = [found.text for found in drifted[:DRIFT_SHOWN]]
         if len(drifted) > DRIFT_SHOWN:
             told.append(f"and {len(drifted) - DRIFT_SHOWN} more: see `drift` in operations.sync_log")

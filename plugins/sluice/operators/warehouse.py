@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.load.publish import LOCK_SECONDS
@@ -16,6 +16,7 @@ from include.warehouse import checks, load
 from include.warehouse.load import Step
 from sluice.assets import SALES
 from sluice.connections import UTC_SESSION, warehouse_db, warehouse_db_url
+from sluice.operators.evaluate import EvaluateOperator
 from sluice.operators.publish import last_row, skip_in_a_dry_run
 from sluice.warehouse import BEGIN
 
@@ -59,7 +60,7 @@ class BuildOperator(SQLExecuteQueryOperator):
             raise
 
 
-class LoadGateOperator(BaseOperator):
+class LoadGateOperator(EvaluateOperator):
     """Checks what readers would see of the load against raw; nothing is published past a failure.
 
     Returns how many expectations were met. What is wrong can be read, row by row, in the views that it names.
@@ -69,10 +70,7 @@ class LoadGateOperator(BaseOperator):
         drawn = UUID(context["ti"].xcom_pull(task_ids=BEGIN))
         with warehouse_db() as connection:
             load.run(connection, "checks", drawn)
-        result = gate.evaluate(warehouse_db_url(), checks.declared(drawn))
-        for check in result.results:
-            say = self.log.info if check.success else self.log.error
-            say("%s %s: %s", "met   " if check.success else check.severity, check.name, check.observed)
+        result = self.evaluate(context, "load", lambda: gate.evaluate(warehouse_db_url(), checks.declared(drawn)))
         if result.critical:
             raise AirflowFailException(f"nothing is published, {result.summary()}")
         return len(result.results)

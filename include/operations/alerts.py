@@ -1,0 +1,607 @@
+"""What people are told of failures, warnings and lateness, and when: one message for what is one thing.
+
+A failed run makes one message, whatever failed in it. The same failure again, by its fingerprint, within a window of
+time is *folded* into the message that opened the window: stored and counted, not told. A window that ends with folded
+ones makes one `repeated` message, which opens the next. The first success ends the outage with one `recovered`.
+
+Every function writes rows and leaves the commit to its caller; `outbox` delivers what is committed. Those that write
+messages take one lock until that commit, so that two processes never tell the same twice: commit at once. The clock is
+the database's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from include.masking import sentence
+from include.operations import messages
+from include.operations.messages import Check, FailedTask, Links, Payload, Run
+from include.transform.drift import Drift
+
+LATE_WINDOW = timedelta(hours=24)
+"""How long lateness that was told is not told again, at least."""
+
+KILLED = "killed"
+_NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
+_CLASS = re.compile(r"(?:[\w.]*\.)?([A-Z]\w*(?:Error|Exception|Timeout|Exit|Interrupt))\b")
+_MAP_INDEX = re.compile(r"_\d+$")
+
+
+def note(
+    connection: Connection[Any],
+    *,
+    pipeline: str,
+    run_id: str,
+    task_id: str,
+    map_index: int,
+    try_number: int,
+    error: BaseException | str | None,
+) -> None:
+    """Notes what a task that has failed for good knows: the error's class and one sentence, masked.
+
+    `map_index` is -1 where the task is not mapped; `error` is None where nobody knows it. Safe to repeat: the first
+    one stays, until the run begins anew.
+    """
+    connection.execute(
+        """
+        insert into operations.alerts as a (pipeline, run_id, task_id, map_index, try_number, error_class, error)
+        values (%(pipeline)s, %(run_id)s, %(task_id)s, %(map_index)s, %(try_number)s, %(error_class)s, %(error)s)
+        on conflict (pipeline, run_id, task_id, map_index, try_number) do update set
+          error_class = excluded.error_class,
+          error = excluded.error,
+          alerted_at = excluded.alerted_at
+        where a.alerted_at < (
+          select started_at from operations.pipeline_runs r where r.pipeline = a.pipeline and r.run_id = a.run_id
+        )
+        """,
+        {
+            "pipeline": pipeline,
+            "run_id": run_id,
+            "task_id": task_id,
+            "map_index": map_index,
+            "try_number": try_number,
+            "error_class": _class(error),
+            "error": _told(error),
+        },
+    )
+
+
+def run_failed(
+    connection: Connection[Any],
+    *,
+    pipeline: str,
+    run_id: str,
+    states: Mapping[str, str | None],
+    links: Callable[[str | None], Links],
+    owner: str,
+    window: timedelta,
+) -> int | None:
+    """Writes the one message of a run that has ended as failed; gives its id, to be posted now.
+
+    None where the same is folded into an open window, or this failure of the run was told already: one that is cleared
+    and fails again counts anew. `states` are the run's tasks as Airflow names them (`task`, of a mapped one `task_3`);
+    one that failed without a note was killed. Without states the notes say what failed. `links(task_id)` gives the
+    addresses of a failed task, `links(None)` those of the run.
+    """
+    lock_messages(connection)
+    since = _untold(connection, pipeline, run_id)
+    if since is None:
+        return None
+    checks = _checks(connection, pipeline, run_id, since)
+    critical = [check for check in checks if check.severity == "critical"]
+    failed = _failed(connection, pipeline, run_id, since, states, links)
+    parts = [
+        (cause.task_id, *(sorted({check.what.name for check in critical if check.task_id == cause.task_id}) or [kind]))
+        for cause, kind in failed
+    ]
+    before = _outage(connection, pipeline, None)
+    payload = messages.failure(
+        messages.Failure(
+            run=_run(connection, pipeline, run_id, since, owner, links(None)),
+            tasks=tuple(task for task, _ in failed),
+            not_started=sum(state == "upstream_failed" for state in states.values()),
+            checks=tuple(check.what for check in critical),
+            warnings=tuple(check.what for check in checks if check.severity == "warning"),
+            since=before.since,
+            runs=before.runs + 1,
+        )
+    )
+    return _tell(
+        connection,
+        kind="failure",
+        pipeline=pipeline,
+        run_id=run_id,
+        run_started_at=since,
+        fingerprint=_fingerprint("failure", pipeline, parts),
+        payload=payload,
+        window=window,
+    )
+
+
+def run_succeeded(
+    connection: Connection[Any],
+    *,
+    pipeline: str,
+    run_id: str,
+    links: Callable[[str | None], Links],
+    owner: str,
+    window: timedelta,
+) -> list[int]:
+    """Writes what a run that has succeeded gives to tell; gives the ids of the messages to be posted now.
+
+    One that the pipeline has recovered, where failures or lateness were raised since its last success: it closes their
+    windows. One of the run's warnings, where there are any that no open window counts. Safe to repeat.
+    """
+    lock_messages(connection)
+    begun, ended = _times(connection, pipeline, run_id)
+    told: list[int] = []
+    outage = _outage(connection, pipeline, ended)
+    checks = [check for check in _checks(connection, pipeline, run_id, begun) if check.severity == "warning"]
+    run = _run(connection, pipeline, run_id, begun, owner, links(None)) if outage.since or checks else None
+    if run and outage.since:
+        what = messages.Recovered(run, outage.since, ended - outage.since, outage.runs, outage.late)
+        recovered = _insert(
+            connection,
+            kind="recovered",
+            pipeline=pipeline,
+            run_id=run_id,
+            fingerprint=f"recovered:{pipeline}",
+            payload=messages.recovered(what),
+        )
+        assert recovered is not None  # noqa: S101 - it has no start that could be there already
+        connection.execute(
+            "update operations.messages set recovered_by = %s where id = any(%s)", (recovered, outage.messages)
+        )
+        connection.execute(
+            """
+            update operations.messages
+               set window_ends_at = null
+             where pipeline = %s and window_ends_at is not null
+               and split_part(fingerprint, ':', 1) in ('failure', 'late')
+            """,
+            (pipeline,),
+        )
+        told.append(recovered)
+    if run and checks:
+        warned = _tell(
+            connection,
+            kind="warnings",
+            pipeline=pipeline,
+            run_id=run_id,
+            run_started_at=begun,
+            fingerprint=_fingerprint("warnings", pipeline, {check.key for check in checks}),
+            payload=messages.warnings(messages.Warnings(run, tuple(check.what for check in checks))),
+            window=window,
+        )
+        told += [] if warned is None else [warned]
+    return told
+
+
+def late(
+    connection: Connection[Any],
+    *,
+    limits: Mapping[str, timedelta],
+    links: Callable[[str], Links],
+    owner: str,
+    window: timedelta,
+) -> list[int]:
+    """Writes a message for each pipeline whose last good run ended longer ago than its limit; gives their ids.
+
+    A pipeline that never ran is not late; one that never succeeded counts from its first run. What stays late is told
+    again after 24 hours, or `window` if that is longer. `links(pipeline)` gives the addresses of a pipeline.
+    """
+    lock_messages(connection)
+    told: list[int] = []
+    for pipeline, limit in sorted(limits.items()):
+        found = connection.execute(
+            """
+            select g.run_id, g.ended_at, g.age, g.failed_since
+              from operations.last_good_runs g
+             where g.pipeline = %(pipeline)s
+               and %(limit)s < clock_timestamp() - coalesce(
+                 g.ended_at,
+                 (select min(started_at) from operations.pipeline_runs where pipeline = %(pipeline)s)
+               )
+            """,
+            {"pipeline": pipeline, "limit": limit},
+        ).fetchone()
+        if found is None:
+            continue
+        fingerprint = f"late:{pipeline}"
+        told += _close(connection, window, fingerprint)
+        counted = connection.execute(
+            """
+            select from operations.messages h
+             where h.fingerprint = %s and h.window_ends_at is not null
+               and exists (select from operations.messages f where f.folded_into = h.id)
+            """,
+            (fingerprint,),
+        ).fetchone()
+        if counted is not None:  # one says that it stays late, however often this is asked
+            continue
+        good, ended, age, failed = found
+        run = Run(pipeline, "", owner, links(pipeline), last_good_run=good, last_good=ended, age=age)
+        message = _tell(
+            connection,
+            kind="late",
+            pipeline=pipeline,
+            fingerprint=fingerprint,
+            payload=messages.late(messages.Late(run, limit, failed)),
+            window=max(window, LATE_WINDOW),
+        )
+        told += [] if message is None else [message]
+    return told
+
+
+def close_windows(connection: Connection[Any], *, window: timedelta) -> list[int]:
+    """Closes the windows that are over; gives the ids of the messages that say what they have counted.
+
+    To be called every few minutes: without it nobody hears of what was folded until the same comes again.
+    """
+    lock_messages(connection)
+    return _close(connection, window)
+
+
+def lock_messages(connection: Connection[Any]) -> None:
+    """Makes this transaction the only one that writes messages, until its end."""
+    connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice.messages', 0))")
+
+
+class _Checked(NamedTuple):
+    what: Check
+    severity: str
+    task_id: str | None
+    key: tuple[str, str, str]
+
+
+class _Outage(NamedTuple):
+    messages: list[int]
+    since: datetime | None
+    runs: int
+    late: bool
+
+
+def _class(error: BaseException | str | None) -> str:
+    if isinstance(error, BaseException):
+        return type(error).__name__
+    named = _CLASS.match(error) if error else None
+    return named[1] if named else "unknown" if error and error.strip() else KILLED
+
+
+def _told(error: BaseException | str | None) -> str:
+    said = sentence(error)
+    if not said:
+        return "was killed, or marked as failed by hand"
+    if isinstance(error, BaseException) and type(error).__module__ == "builtins" and str(error):
+        return f"{type(error).__name__}: {said}"  # KeyError's text is only the key
+    return said
+
+
+def _fingerprint(kind: str, pipeline: str, parts: Iterable[tuple[str, ...]]) -> str:
+    """Names what is wrong, without what differs from run to run; short enough for an index."""
+    digest = hashlib.sha256(repr(sorted(parts)).encode("utf-8", "replace")).hexdigest()
+    return f"{kind}:{pipeline}:{digest[:32]}"
+
+
+def _times(connection: Connection[Any], pipeline: str, run_id: str) -> tuple[datetime, datetime]:
+    """When the run began and ended; a run without a row began long ago and ends now."""
+    row = connection.execute(
+        """
+        select r.started_at, coalesce(r.ended_at, clock_timestamp())
+          from (select) as one
+          left join operations.pipeline_runs r on r.pipeline = %s and r.run_id = %s
+        """,
+        (pipeline, run_id),
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an outer join from one row
+    return row[0] or _NO_TIME, row[1]
+
+
+def _untold(connection: Connection[Any], pipeline: str, run_id: str) -> datetime | None:
+    """Since when the run's failure has not been told; None where it has been.
+
+    That is the run's start. A failed task that was cleared alone leaves that as it was: then it is the first failure
+    that was noted after the message.
+    """
+    begun, _ = _times(connection, pipeline, run_id)
+    row = connection.execute(
+        """
+        select max(created_at)
+          from operations.messages
+         where kind = 'failure' and pipeline = %s and run_id = %s and run_started_at >= %s
+        """,
+        (pipeline, run_id, begun),
+    ).fetchone()
+    if row is None or row[0] is None:
+        return begun
+    again = connection.execute(
+        "select min(alerted_at) from operations.alerts where pipeline = %s and run_id = %s and alerted_at > %s",
+        (pipeline, run_id, row[0]),
+    ).fetchone()
+    return again[0] if again else None
+
+
+def _failed(
+    connection: Connection[Any],
+    pipeline: str,
+    run_id: str,
+    since: datetime,
+    states: Mapping[str, str | None],
+    links: Callable[[str | None], Links],
+) -> list[tuple[FailedTask, str]]:
+    """The tasks that failed by themselves, in that order, each with its error's class; the killed ones last."""
+    rows = connection.execute(
+        """
+        select task_id, map_index, error_class, error
+          from (
+            select distinct on (task_id, map_index) *
+              from operations.alerts
+             where pipeline = %s and run_id = %s and alerted_at >= %s
+             order by task_id, map_index, try_number desc
+          ) as last_tries
+         order by alerted_at, id
+        """,
+        (pipeline, run_id, since),
+    ).fetchall()
+    missing = {key for key, state in states.items() if state == "failed"}
+    noted: dict[str, list[tuple[str, str]]] = {}
+    for task_id, map_index, error_class, error in rows:
+        key = task_id if map_index < 0 else f"{task_id}_{map_index}"
+        if key in missing or not states:
+            noted.setdefault(task_id, []).append((error_class, error))
+            missing.discard(key)
+    failed = [
+        (
+            FailedTask(task_id, errors[0][1], len(errors), errors[0][0] == KILLED, links(task_id).log),
+            errors[0][0],
+        )
+        for task_id, errors in noted.items()
+    ]
+    killed: dict[str, int] = {}
+    for key in sorted(missing):
+        task_id = _MAP_INDEX.sub("", key)
+        task_id = task_id if f"{task_id}_0" in states else key
+        killed[task_id] = killed.get(task_id, 0) + 1
+    return failed + [
+        (FailedTask(task_id, _told(None), count, True, links(task_id).log), KILLED) for task_id, count in killed.items()
+    ]
+
+
+def _checks(connection: Connection[Any], pipeline: str, run_id: str, since: datetime) -> list[_Checked]:
+    """The expectations that the run does not meet, by their last evaluation, and how its fields have drifted."""
+    values = {"pipeline": pipeline, "run_id": run_id, "since": since}
+    results = connection.execute(
+        """
+        with evaluated as (
+          select *
+            from operations.quality_results
+           where pipeline = %(pipeline)s and run_id = %(run_id)s and checked_at >= %(since)s
+        )
+        select e.suite, e.expectation, e.column_name, e.observed, e.severity, e.task_id
+          from evaluated e
+         where not e.success
+           and not exists (
+             select
+               from evaluated later
+              where (later.task_id, later.suite, later.expectation) = (e.task_id, e.suite, e.expectation)
+                and later.column_name is not distinct from e.column_name
+                and later.evaluation <> e.evaluation
+                and later.checked_at > e.checked_at
+           )
+         order by e.suite, e.id
+        """,
+        values,
+    ).fetchall()
+    drifted = connection.execute(
+        """
+        select distinct on (entity) entity, drift
+          from operations.executions
+         where pipeline = %(pipeline)s and run_id = %(run_id)s and started_at >= %(since)s
+         order by entity, started_at desc
+        """,
+        values,
+    ).fetchall()
+    return [
+        *(
+            _Checked(Check(suite, name, column, observed), severity, task_id, (suite, name, column or ""))
+            for suite, name, column, observed, severity, task_id in results
+        ),
+        *(
+            _Checked(
+                Check(entity, "schema drift", None, Drift(**one).text),
+                "warning",
+                None,
+                (entity, f"{one['kind']} field", one["field"]),
+            )
+            for entity, drift in drifted
+            for one in drift
+        ),
+    ]
+
+
+def _run(connection: Connection[Any], pipeline: str, run_id: str, since: datetime, owner: str, links: Links) -> Run:
+    """The run's figures, from what is logged of it."""
+    values = {"pipeline": pipeline, "run_id": run_id, "since": since}
+    row = connection.execute(
+        """
+        select r.started_at, r.ended_at, coalesce(r.records_processed, 0), r.error_message, g.run_id, g.ended_at, g.age
+          from (select) as one
+          left join operations.pipeline_runs r on r.pipeline = %(pipeline)s and r.run_id = %(run_id)s
+          left join operations.last_good_runs g on g.pipeline = %(pipeline)s
+        """,
+        values,
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an outer join from one row
+    started, ended, records, error, good_run, good, age = row
+    entities = connection.execute(
+        """
+        select distinct on (e.entity)
+          e.entity,
+          e.records_read,
+          coalesce(s.quarantined, (
+            select count(*)
+              from operations.dead_letters l
+             where l.entity = e.entity and l.status = 'pending' and l.execution = e.execution
+          ))
+          from operations.executions e
+          left join operations.sync_log s on s.execution = e.execution
+         where e.pipeline = %(pipeline)s and e.run_id = %(run_id)s and e.started_at >= %(since)s
+         order by e.entity, e.started_at desc
+        """,
+        values,
+    ).fetchall()
+    return Run(
+        pipeline=pipeline,
+        run_id=run_id,
+        owner=owner,
+        links=links,
+        started_at=started,
+        ended_at=ended,
+        records=records,
+        entities=tuple((entity, read) for entity, read, _ in entities),
+        quarantined=tuple((entity, count) for entity, _, count in entities if count),
+        error=sentence(error) or None,
+        last_good_run=good_run,
+        last_good=good,
+        age=age,
+    )
+
+
+def _outage(connection: Connection[Any], pipeline: str, until: datetime | None) -> _Outage:
+    """The messages of the pipeline's failures and lateness that no success has ended, of those that began by `until`.
+
+    A run failed when it ended; if it was begun anew since, when its message was written.
+    """
+    rows = connection.execute(
+        """
+        select id, failed_at, kind
+          from (
+            select m.id, m.kind, coalesce(r.ended_at, m.created_at) as failed_at
+              from operations.messages m
+              left join operations.pipeline_runs r
+                on r.pipeline = m.pipeline and r.run_id = m.run_id
+               and r.started_at = m.run_started_at and r.status = 'failed'
+             where m.pipeline = %(pipeline)s and m.recovered_by is null and m.kind in ('failure', 'late')
+          ) as raised
+         where failed_at <= coalesce(%(until)s, 'infinity'::timestamptz)
+        """,
+        {"pipeline": pipeline, "until": until},
+    ).fetchall()
+    return _Outage(
+        messages=[row[0] for row in rows],
+        since=min((row[1] for row in rows), default=None),
+        runs=sum(row[2] == "failure" for row in rows),
+        late=any(row[2] == "late" for row in rows),
+    )
+
+
+def _tell(
+    connection: Connection[Any],
+    *,
+    kind: str,
+    pipeline: str,
+    fingerprint: str,
+    payload: Payload,
+    window: timedelta,
+    run_id: str | None = None,
+    run_started_at: datetime | None = None,
+) -> int | None:
+    """Opens a window with this message and gives its id; None where an open one counts it, or it was told already."""
+    _close(connection, window, fingerprint)
+    head = connection.execute(
+        "select id from operations.messages where fingerprint = %s and window_ends_at is not null", (fingerprint,)
+    ).fetchone()
+    message = _insert(
+        connection,
+        kind=kind,
+        pipeline=pipeline,
+        run_id=run_id,
+        run_started_at=run_started_at,
+        fingerprint=fingerprint,
+        payload=payload,
+        folded_into=head[0] if head else None,
+        window=None if head else window,
+    )
+    return None if head else message
+
+
+def _insert(
+    connection: Connection[Any],
+    *,
+    kind: str,
+    pipeline: str,
+    fingerprint: str,
+    payload: Payload,
+    run_id: str | None = None,
+    run_started_at: datetime | None = None,
+    folded_into: int | None = None,
+    window: timedelta | None = None,
+) -> int | None:
+    row = connection.execute(
+        """
+        insert into operations.messages
+          (kind, pipeline, run_id, run_started_at, fingerprint, payload, status, folded_into, window_ends_at)
+        values (
+          %(kind)s, %(pipeline)s, %(run_id)s, %(run_started_at)s, %(fingerprint)s, %(payload)s,
+          case when %(folded_into)s::bigint is null then 'pending' else 'folded' end,
+          %(folded_into)s, clock_timestamp() + %(window)s::interval
+        )
+        on conflict (kind, pipeline, run_id, run_started_at) do nothing
+        returning id
+        """,
+        {
+            "kind": kind,
+            "pipeline": pipeline,
+            "run_id": run_id,
+            "run_started_at": run_started_at,
+            "fingerprint": fingerprint,
+            "payload": Jsonb(payload),
+            "folded_into": folded_into,
+            "window": window,
+        },
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _close(connection: Connection[Any], window: timedelta, fingerprint: str | None = None) -> list[int]:
+    """Closes the windows that are over, of one fingerprint or all; opens the next for those that have counted."""
+    over = connection.execute(
+        """
+        with over as (
+          update operations.messages
+             set window_ends_at = null
+           where window_ends_at <= clock_timestamp()
+             and (fingerprint = %(fingerprint)s or %(fingerprint)s::text is null)
+          returning id, pipeline, fingerprint, created_at
+        )
+        select o.pipeline, o.fingerprint, o.created_at, counted.times, latest.run_id, latest.kind, latest.payload
+          from over o
+          cross join lateral (
+            select count(*) as times, max(id) as latest from operations.messages f where f.folded_into = o.id
+          ) as counted
+          join operations.messages latest on latest.id = counted.latest
+         order by o.id
+        """,
+        {"fingerprint": fingerprint},
+    ).fetchall()
+    told = []
+    for pipeline, name, since, times, run_id, kind, payload in over:
+        message = _insert(
+            connection,
+            kind="repeated",
+            pipeline=pipeline,
+            run_id=run_id,
+            fingerprint=name,
+            payload=messages.repeated(payload, pipeline=pipeline, times=times, since=since, still_late=kind == "late"),
+            window=max(window, LATE_WINDOW) if kind == "late" else window,
+        )
+        assert message is not None  # noqa: S101 - it has no start that could be there already
+        told.append(message)
+    return told

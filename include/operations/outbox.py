@@ -1,0 +1,213 @@
+"""The outbox: messages wait in `operations.messages` until Slack has taken them.
+
+At least once: a message is marked as sent in the transaction that posts it, so that one whose sender dies between
+Slack's answer and the commit is posted again, and none is lost.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal
+
+from psycopg import Connection, errors
+from psycopg.pq import TransactionStatus
+
+from include.masking import sentence
+from include.operations import alerts
+from include.operations.messages import Payload, problems
+
+PACE = 1.0
+"""Seconds between two messages: Slack takes one a second from a webhook."""
+
+FIRST_BACKOFF = 30.0
+LONGEST_BACKOFF = 900.0
+LONGEST_RETRY_AFTER = 3600.0
+
+_WANTED = """
+  m.status = 'pending' and (%(only)s::bigint[] is null or exists (
+    select from operations.messages w where w.id = any(%(only)s) and w.pipeline = m.pipeline and w.id >= m.id
+  ))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a post: the HTTP status, None where there was no answer; `retry_after` in seconds, if the answer
+    said so; `error`, the answer's body or what broke, without secrets: empty where all went well.
+    """
+
+    status: int | None
+    retry_after: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """How many messages a call has sent, how many are refused for good, how many still wait."""
+
+    sent: int
+    refused: int
+    waiting: int
+
+
+def deliver(
+    connection: Connection[Any],
+    post: Callable[[Payload], Answer],
+    *,
+    seconds: float,
+    only: Sequence[int] | None = None,
+) -> Delivered:
+    """Posts what waits, oldest first and a pipeline's in order, for at most `seconds` (plus the length of one post).
+
+    At most one message a second, whatever the number of processes. With `only`, these messages and the older ones of
+    their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again; after 429
+    all wait as long as Slack says; no answer, or 5xx, makes the message wait, from half a minute to a quarter of an
+    hour, and ends the call. `post` gives an Answer whatever happens; what it raises is raised on, its message waits.
+
+    Every message is a transaction of its own, for which `connection` must be outside of one, autocommit or not. Raises
+    ValueError where it is not.
+    """
+    if connection.info.transaction_status is not TransactionStatus.IDLE:
+        raise ValueError("deliver() commits message by message: commit or roll back what the connection has begun")
+    wanted = None if only is None else list(only)
+    deadline = time.monotonic() + seconds
+    counts = {"sent": 0, "refused": 0}
+    posted = -math.inf
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with connection.transaction():
+                outcome, posted = _next(connection, post, wanted, left, posted)
+        except errors.LockNotAvailable:
+            break
+        if outcome == "stop":
+            break
+        counts[outcome] += 1
+    with connection.transaction():
+        row = connection.execute(
+            f"select count(*) from operations.messages m where {_WANTED}",  # noqa: S608 - a constant of this module
+            {"only": wanted},
+        ).fetchone()
+    return Delivered(counts["sent"], counts["refused"], row[0] if row else 0)
+
+
+def log_instead(connection: Connection[Any], *, only: Sequence[int] | None = None) -> list[str]:
+    """Where there is no Slack: marks what waits, or `only` these, as logged; gives their texts, oldest first.
+
+    The caller logs them and commits.
+    """
+    rows = connection.execute(
+        """
+        with logged as (
+          update operations.messages
+             set status = 'logged'
+           where status = 'pending' and (id = any(%(only)s) or %(only)s::bigint[] is null)
+          returning id, payload ->> 'text'
+        )
+        select * from logged order by 1
+        """,
+        {"only": None if only is None else list(only)},
+    ).fetchall()
+    return [text for _, text in rows]
+
+
+def _next(
+    connection: Connection[Any],
+    post: Callable[[Payload], Answer],
+    only: list[int] | None,
+    left: float,
+    posted: float,
+) -> tuple[Literal["sent", "refused", "stop"], float]:
+    """Posts the next message, if one is due and its turn comes within `left` seconds; gives what came of it and when.
+
+    `posted` is the time of this process's last post, by the monotonic clock.
+    """
+    until = time.monotonic() + left
+    connection.execute("select set_config('lock_timeout', %s, true)", (f"{max(1, int(left * 1000))}ms",))
+    connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice.slack', 0))")
+    row = connection.execute(
+        f"""
+        select m.id, m.payload, m.attempts, (
+            select extract(epoch from clock_timestamp() - max(sent_at))::float8 from operations.messages
+          )
+          from operations.messages m
+         where {_WANTED} and m.next_attempt_at <= clock_timestamp()
+           and not exists (
+             select from operations.messages o where o.status = 'pending' and o.pipeline = m.pipeline and o.id < m.id
+           )
+         order by m.id
+         limit 1
+        """,  # noqa: S608 - a constant of this module
+        {"only": only},
+    ).fetchone()
+    if row is None:
+        return "stop", posted
+    message, payload, attempts, age = row
+    if found := problems(payload):
+        _mark(connection, message, "refused", f"not posted, it breaks Slack's limits: {'; '.join(found)}")
+        return "refused", posted
+    now = time.monotonic()
+    wait = max(0.0, posted + PACE - now, PACE - max(age, 0.0) if age is not None else 0.0)
+    if now + wait >= until:
+        return "stop", posted
+    time.sleep(wait)
+    answer = post(payload)
+    posted = time.monotonic()
+    match answer.status:
+        case int(status) if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            _mark(connection, message, "sent", None)
+            return "sent", posted
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            _wait(connection, message, answer, _retry_after(answer), everything=True)
+        case int(status) if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and (
+            status != HTTPStatus.REQUEST_TIMEOUT
+        ):
+            _mark(connection, message, "refused", answer.error or str(status))
+            return "refused", posted
+        case _:
+            backoff = min(FIRST_BACKOFF * 2 ** min(attempts, 10), LONGEST_BACKOFF)
+            _wait(connection, message, answer, backoff, everything=False)
+    return "stop", posted
+
+
+def _retry_after(answer: Answer) -> float:
+    seconds = answer.retry_after
+    known = seconds is not None and math.isfinite(seconds) and seconds >= 0
+    return min(seconds, LONGEST_RETRY_AFTER) if known and seconds is not None else FIRST_BACKOFF
+
+
+def _mark(connection: Connection[Any], message: int, status: Literal["sent", "refused"], error: str | None) -> None:
+    connection.execute(
+        """
+        update operations.messages
+           set status = %(status)s,
+               attempts = attempts + 1,
+               sent_at = case when %(status)s = 'sent' then clock_timestamp() end,
+               error = %(error)s
+         where id = %(message)s and status = 'pending'
+        """,
+        {"message": message, "status": status, "error": sentence(error) or None},
+    )
+
+
+def _wait(connection: Connection[Any], message: int, answer: Answer, seconds: float, *, everything: bool) -> None:
+    if everything:
+        alerts.lock_messages(connection)  # whoever else writes several of the rows waits for this lock too
+    connection.execute(
+        """
+        update operations.messages
+           set next_attempt_at = greatest(next_attempt_at, clock_timestamp() + make_interval(secs => %(seconds)s)),
+               attempts = attempts + (id = %(message)s)::int,
+               error = case when id = %(message)s then %(error)s else error end
+         where status = 'pending' and (id = %(message)s or %(everything)s)
+        """,
+        {
+            "message": message,
+            "seconds": seconds,
+            "error": sentence(answer.error) or f"status {answer.status}",
+            "everything": everything,
+        },
+    )

@@ -1,0 +1,183 @@
+"""`operations.quality_results`: what every quality check found, an evaluation after the other.
+
+An evaluation is one suite, evaluated once by one try of a task; its rows are written together, at one time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from include.quality.gate import CheckResult
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation in numbers: how many checks were met, how many failed by severity, and the names of those."""
+
+    evaluation: UUID
+    run_id: str
+    task_id: str
+    suite: str
+    checked_at: datetime
+    met: int
+    warnings: int
+    critical: int
+    failed: list[str]
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """A check that was not met, as the table has it."""
+
+    evaluation: UUID
+    task_id: str
+    suite: str
+    expectation: str
+    column_name: str | None
+    severity: Literal["critical", "warning"]
+    expected: str
+    observed: str
+    unexpected: int
+    sample_keys: list[str]
+    checked_at: datetime
+
+
+def record(
+    connection: Connection[Any],
+    *,
+    evaluation: UUID,
+    pipeline: str,
+    run_id: str,
+    task_id: str,
+    suite: str,
+    results: Sequence[CheckResult],
+) -> None:
+    """Notes the results of an evaluation, in the place of any that it had. The caller commits."""
+    connection.execute("delete from operations.quality_results where evaluation = %s", (evaluation,))
+    at = connection.execute("select clock_timestamp()").fetchone()
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into operations.quality_results
+              (evaluation, pipeline, run_id, task_id, suite, checked_at,
+               expectation, column_name, severity, success, expected, observed, unexpected, sample_keys)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                (
+                    *(evaluation, pipeline, run_id, task_id, suite, at and at[0]),
+                    *(check.name, check.column, check.severity, check.success),
+                    *(check.expected, check.observed, check.unexpected, list(check.sample_keys)),
+                )
+                for check in results
+            ],
+        )
+
+
+def recent(connection: Connection[Any], pipeline: str, limit: int) -> list[Evaluation]:
+    """The newest `limit` evaluations of a pipeline, newest first; what it costs does not grow with those before."""
+    query = """
+      with recursive times as (
+        (
+          select checked_at, 1 as number
+            from operations.quality_results
+           where pipeline = %(pipeline)s
+           order by checked_at desc
+           limit 1
+        )
+        union all
+        select earlier.checked_at, times.number + 1
+          from times
+         cross join lateral (
+           select checked_at
+             from operations.quality_results
+            where pipeline = %(pipeline)s and checked_at < times.checked_at
+            order by checked_at desc
+            limit 1
+         ) as earlier
+         where times.number < %(limit)s
+      )
+      select
+        q.evaluation,
+        q.run_id,
+        q.task_id,
+        q.suite,
+        q.checked_at,
+        count(*) filter (where q.success) as met,
+        count(*) filter (where not q.success and q.severity = 'warning') as warnings,
+        count(*) filter (where not q.success and q.severity = 'critical') as critical,
+        coalesce(array_agg(q.expectation order by q.severity, q.id) filter (where not q.success), '{}') as failed
+        from times
+       cross join lateral (
+         select *
+           from operations.quality_results
+          where pipeline = %(pipeline)s and checked_at = times.checked_at
+          offset 0 -- else it may be planned as a join with the whole table
+       ) as q
+       group by q.evaluation, q.run_id, q.task_id, q.suite, q.checked_at
+       order by q.checked_at desc, q.evaluation
+       limit %(limit)s
+    """
+    with connection.cursor(row_factory=class_row(Evaluation)) as cursor:
+        return cursor.execute(query, {"pipeline": pipeline, "limit": limit}).fetchall()
+
+
+def failed_of_run(connection: Connection[Any], pipeline: str, run_id: str) -> list[FailedCheck]:
+    """What failed in a run, critical ones first: of each task's suite, in its last evaluation."""
+    with connection.cursor(row_factory=class_row(FailedCheck)) as cursor:
+        return cursor.execute(
+            """
+            with last as (
+              select distinct on (task_id, suite) evaluation
+                from operations.quality_results
+               where pipeline = %(pipeline)s and run_id = %(run_id)s
+               order by task_id, suite, checked_at desc
+            )
+            select
+              evaluation, task_id, suite, expectation, column_name, severity,
+              expected, observed, unexpected, sample_keys, checked_at
+              from operations.quality_results
+              join last using (evaluation)
+             where not success
+             order by severity, task_id, suite, id
+            """,
+            {"pipeline": pipeline, "run_id": run_id},
+        ).fetchall()
+
+
+def newest(connection: Connection[Any], pipeline: str, run_id: str, task_id: str | None = None) -> UUID | None:
+    """The run's last evaluation, of one task or of any; None where there is none."""
+    row = connection.execute(
+        """
+        select evaluation
+          from operations.quality_results
+         where pipeline = %(pipeline)s
+           and run_id = %(run_id)s
+           and (%(task_id)s::text is null or task_id = %(task_id)s)
+         order by checked_at desc
+         limit 1
+        """,
+        {"pipeline": pipeline, "run_id": run_id, "task_id": task_id},
+    ).fetchone()
+    return row[0] if row else None
+
+
+def pipelines(connection: Connection[Any]) -> list[str]:
+    """The pipelines that have results."""
+    rows = connection.execute("select distinct pipeline from operations.quality_results order by 1")
+    return [pipeline for (pipeline,) in rows]
+
+
+def delete_older(connection: Connection[Any], age: timedelta) -> int:
+    """Deletes the results that are older; gives how many. An evaluation goes as a whole."""
+    return connection.execute(
+        "delete from operations.quality_results where checked_at < now() - %s::interval", (age,)
+    ).rowcount

@@ -1,0 +1,152 @@
+"""Slack's side of alerts: one message to the incoming webhook that the connection `slack_alerts` leads to.
+
+The webhook's URL is a secret: whoever knows it can write to the channel. Nothing here logs it or puts it into an error.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import re
+import socket
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+from slack_sdk import WebhookClient
+from slack_sdk.webhook import WebhookResponse
+
+from include.extract.client import http_date
+from include.operations.outbox import Answer
+
+CONNECTION = "slack_alerts"
+TRY_SECONDS = 5
+"""How long the server may say nothing: while it is connected to, and between two parts of its answer."""
+ALL_SECONDS = 8.0
+"""How long a message may take in all, the look-up of the host's name and an answer that drips included."""
+
+_REMEDIES = {
+    "action_prohibited": "the workspace's administrators do not let this webhook post: ask them",
+    "channel_is_archived": "unarchive the channel, or make a webhook for another one and put it into the connection",
+    "channel_not_found": "the channel is gone: make a webhook for another one and put it into the connection",
+    "no_service": "the webhook was removed or switched off: make a new one and put it into the connection",
+    "no_team": "the webhook's workspace is not known: look at its URL in the connection",
+    "invalid_token": "the webhook's URL is not right: look at it in the connection",
+}
+_CODE = re.compile(r"[a-z][a-z_]{1,59}")
+_FORM = '{"conn_type": "slackwebhook", "password": "https://hooks.slack.com/services/..."}'
+
+
+class ConnectionUnusableError(Exception):
+    """The connection cannot lead to a webhook. The message says what it should be and holds no secret."""
+
+
+def is_configured() -> bool:
+    """Whether there is a webhook to post to: False where the connection is missing, or declared without a password.
+
+    One of another type counts as configured, whatever it holds: `post` says what is wrong with it, whereas alerts that
+    went to the log only would not be missed.
+    """
+    try:
+        connection = SlackWebhookHook.get_connection(CONNECTION)
+    except AirflowNotFoundException:
+        return False
+    return bool((connection.password or "").strip()) or connection.conn_type != SlackWebhookHook.conn_type
+
+
+def post(payload: dict[str, Any]) -> Answer:
+    """Posts one message, once, within eight seconds; gives what became of it and raises nothing.
+
+    `payload` holds `text` and `blocks` as Slack takes them. A proxy is the connection's own (extra `proxy`), else the
+    environment's, but for what NO_PROXY names. The answer's `status` is None where none came, or one that is not a
+    webhook's: only a 200 whose body is `ok` is a message that was taken. Its `error` is empty then, and never holds
+    the URL.
+    """
+    try:
+        client = _client()
+    except (ConnectionUnusableError, AirflowNotFoundException) as error:
+        return Answer(None, None, f'connection "{CONNECTION}": {error}')
+    answers: list[Answer] = []
+
+    def send() -> None:
+        try:
+            answers.append(_read(client.send_dict(payload)))
+        except Exception as error:  # of any kind: the library lets everything through
+            answers.append(Answer(None, None, _told(error, client.url)))
+
+    # A thread, since the time-out is for each read: a server that drips, or a resolver that hangs, has no end by it.
+    thread = threading.Thread(target=send, name="slack", daemon=True)
+    thread.start()
+    thread.join(ALL_SECONDS)
+    return answers[0] if answers else Answer(None, None, f"no whole answer within {ALL_SECONDS:g} s")
+
+
+def _client() -> WebhookClient:
+    """A client that neither tries again nor logs: both would print the URL."""
+    connection = SlackWebhookHook.get_connection(CONNECTION)
+    if connection.conn_type != SlackWebhookHook.conn_type:
+        raise ConnectionUnusableError(f'its type is "{connection.conn_type}", it should be {_FORM}')
+    password = (connection.password or "").strip()
+    if not password:
+        raise ConnectionUnusableError(f"it has no password, it should be {_FORM}")
+    start, slash, _ = password.partition("/")
+    if "://" not in password and slash and "." in start:
+        raise ConnectionUnusableError(
+            "its password looks like a URL without a scheme: put https:// in front of it, or leave the token only"
+        )
+    silent = logging.Logger("slack", level=logging.CRITICAL + 1)  # noqa: LOG001 - one that no setting of logs reaches
+    hook = SlackWebhookHook(slack_webhook_conn_id=CONNECTION, timeout=TRY_SECONDS, retry_handlers=[], logger=silent)
+    client = hook.client
+    try:
+        parts = urlsplit(client.url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        usable = None
+    if not usable or not client.url.isascii() or re.search(r"[\x00-\x20\x7f]", client.url):
+        raise ConnectionUnusableError("its host and password make no http or https URL")
+    return client
+
+
+def _read(response: WebhookResponse) -> Answer:
+    status, body = response.status_code, response.body.strip()
+    if status == HTTPStatus.OK:
+        if body == "ok":
+            return Answer(status, None, "")
+        return Answer(
+            None, None, 'the answer is 200 but not Slack\'s "ok": does a proxy or another server answer in its place?'
+        )
+    said = f"{status} {body}" if _CODE.fullmatch(body) else f"{status}"
+    remedy = _REMEDIES.get(body)
+    return Answer(status, _retry_after(response.headers), f"Slack answers {said}{f': {remedy}' if remedy else ''}")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by the answer's `Retry-After`; a date is taken relative to the answer's own `Date`."""
+    given = {name.lower(): value for name, value in headers.items()}
+    value = given.get("retry-after", "")
+    at = http_date(value)
+    if at is None:
+        return float(value) if value.isdecimal() else None
+    return max((at - (http_date(given.get("date")) or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _told(error: Exception, url: str) -> str:
+    """What went wrong on the way. Only what is known to be harmless is quoted: some errors hold the whole URL."""
+    reason = error.reason if isinstance(error, URLError) else error
+    match reason:
+        case socket.gaierror():
+            return f"the name {urlsplit(url).hostname} cannot be resolved"
+        case TimeoutError():
+            return f"no answer within {TRY_SECONDS} s"
+        case http.client.IncompleteRead():
+            return "the answer breaks off"
+        case OSError():
+            return f"{type(reason).__name__}: {reason.strerror or 'the connection breaks off'}"
+        case _:
+            return f"{type(reason).__name__} while the message was sent"
