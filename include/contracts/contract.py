@@ -108,7 +108,8 @@ class Contract:
     floor of a full snapshot. `endpoint` or `files` say where the records come from, `connection` how an endpoint is
     reached. `delta` says what `delta_sync` does: ask for changes; read the entity whole; or leave it to `daily_sync`.
     `checks` are made of what is staged, before it is published; `published_checks` daily of what is published, and so
-    is whether it was synced `fresh_within` the last hours.
+    is whether it was synced `fresh_within` the last hours, and whether every column that has rules has a value in some
+    row, but for those that `may_be_all_null` (of children as `table.column`).
     `deleted` names the field by which a source marks a deleted record: true, or not empty; no more of such a record is
     read than its key and version, and the row is marked as deleted. What a source's records have besides, or lack, is
     warned about, or fails the entity (`on_drift`); `ignored` names fields that are left out on purpose.
@@ -129,6 +130,7 @@ class Contract:
     checks: tuple[Check, ...] = ()
     published_checks: tuple[PublishedCheck, ...] = ()
     fresh_within: timedelta = timedelta(hours=26)
+    may_be_all_null: tuple[str, ...] = ()
     deleted: str | None = None
     ignored: tuple[str, ...] = ()
     on_drift: Literal["warn", "fail"] = "warn"
@@ -208,6 +210,9 @@ class Contract:
                 raise ContractError(
                     f"contract {self.name}: children {name!r}: parent columns must match key {self.key}"
                 )
+        known = {*specs, *(f"{child.table}.{name}" for child in self.children.values() for name in child.columns)}
+        if unknown := sorted({*self.may_be_all_null} - known):
+            raise ContractError(f"contract {self.name}: may_be_all_null names {unknown[0]!r}, which is no field")
         own = [*self.columns, "updated_at", *BOOKKEEPING, *PLACE, *(column.name for column in self.enrichment)]
         for taken in (own, *([*child.parent, *child.columns, *PLACE] for child in self.children.values())):
             if twice := sorted({name for name in taken if taken.count(name) > 1}):

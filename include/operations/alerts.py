@@ -357,21 +357,18 @@ def _failed(
         if key in missing or not states:
             noted.setdefault(task_id, []).append((error_class, error))
             missing.discard(key)
-    failed = [
-        (
-            FailedTask(task_id, errors[0][1], len(errors), errors[0][0] == KILLED, links(task_id).log),
-            errors[0][0],
-        )
-        for task_id, errors in noted.items()
-    ]
+
+    def task(task_id: str, error: str, instances: int, kind: str) -> tuple[FailedTask, str]:
+        of = links(task_id)
+        return FailedTask(task_id, error, instances, kind == KILLED, of.log, of.section), kind
+
+    failed = [task(task_id, errors[0][1], len(errors), errors[0][0]) for task_id, errors in noted.items()]
     killed: dict[str, int] = {}
     for key in sorted(missing):
         task_id = _MAP_INDEX.sub("", key)
         task_id = task_id if f"{task_id}_0" in states else key
         killed[task_id] = killed.get(task_id, 0) + 1
-    return failed + [
-        (FailedTask(task_id, _told(None), count, True, links(task_id).log), KILLED) for task_id, count in killed.items()
-    ]
+    return failed + [task(task_id, _told(None), count, KILLED) for task_id, count in killed.items()]
 
 
 def _checks(connection: Connection[Any], pipeline: str, run_id: str, since: datetime) -> list[_Checked]:

@@ -1,7 +1,7 @@
 """What people are told in Slack: messages as Block Kit payloads, made from plain dataclasses.
 
 Whatever comes from an error or a source is escaped as Slack asks (so that nobody is notified by a text that somebody
-else wrote) and cut, so that every payload keeps Slack's limits; `problems` checks them.
+else wrote) and cut, so that every payload keeps Slack's limits, which `block_kit` knows.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import quote
-
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 Payload = dict[str, Any]
 """`text` (for notifications) and `blocks`, as an incoming webhook takes them."""
@@ -34,13 +32,15 @@ _IN_A_URL = "/:?#[]@!$&'()*+,;=%"
 class Links:
     """Absolute URLs; None where there is no such page.
 
-    `data_docs` is the page of the validation results, `runbook` the runbook's.
+    `data_docs` is the page of the validation results, `runbook` the runbook's, `section` the one of it that is about
+    the task.
     """
 
     log: str | None = None
     run: str | None = None
     data_docs: str | None = None
     runbook: str | None = None
+    section: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,17 @@ class Check:
 
 @dataclass(frozen=True)
 class FailedTask:
-    """A task that has failed by itself; of a mapped task, `instances` of them. `error` is one sentence."""
+    """A task that has failed by itself; of a mapped task, `instances` of them.
+
+    `error` is one sentence, `section` the one of the runbook that is about the task.
+    """
 
     task_id: str
     error: str
     instances: int = 1
     killed: bool = False
     log: str | None = None
+    section: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def failure(what: Failure) -> Payload:
         *_checks("Expectations that failed", what.checks),
         *_checks("Warnings", what.warnings),
         _section(f"*What to do*: {_advice(what)}"),
-        _links(what.run),
+        _links(what.run, *(task.section for task in tasks if task.section), "failure"),
     ]
     text = f"{_short(what.run.pipeline)} failed: {said}" + (
         f" (and {_many(others, 'more task')})" if others > 0 else ""
@@ -168,7 +172,7 @@ def warnings(what: Warnings) -> Payload:
         _fields(what.run, good=False),
         *_checks("Warnings", what.warnings),
         _section("*What to do*: nothing was stopped; look at the rows, and mend them where they come from."),
-        _links(what.run),
+        _links(what.run, "warnings"),
     ]
     text = f"{_short(what.run.pipeline)} warns: {first}" + (f" (and {others:,} more)" if others > 0 else "")
     return {"text": text, "blocks": blocks}
@@ -191,7 +195,7 @@ def late(what: Late) -> Payload:
             "*What to do*: look whether the DAG is paused, whether a run hangs or waits for its assets, and whether "
             "the scheduler works."
         ),
-        _links(what.run),
+        _links(what.run, "late"),
     ]
     return {"text": f"{pipeline} is late: {said}", "blocks": blocks}
 
@@ -204,7 +208,7 @@ def recovered(what: Recovered) -> Payload:
         _header(what.run.pipeline, " has recovered"),
         _section(f"*{_short(what.run.pipeline)}* succeeds again {said}."),
         _fields(what.run, ("Since", utc(what.since)), good=False),
-        _links(what.run),
+        _links(what.run, "recovered"),
     ]
     return {"text": f"{_short(what.run.pipeline)} has recovered {said}", "blocks": blocks}
 
@@ -303,10 +307,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _advice(what: Failure) -> str:
     if what.checks:
-        said = (
-            "the failed expectations say which rows; mend them where they come from, then clear the task. What stood "
-            "there before is untouched."
-        )
+        said = "the failed expectations say which rows; mend them where they come from, then clear the task."
     elif any(task.killed for task in what.tasks):
         said = "look whether the worker ran out of memory or was restarted, then clear the task."
     elif what.tasks:
@@ -349,98 +350,13 @@ def _fields(run: Run, *more: tuple[str, str], good: bool = True) -> Payload:
     return {"type": "section", "fields": [_markdown(f"*{name}*\n{value}") for name, value in fields]}
 
 
-def _links(run: Run) -> Payload:
-    runbook = _link(run.links.runbook, "Runbook") or f"`{RUNBOOK}`"
-    shown = [_link(run.links.run, "Run"), _link(run.links.data_docs, "Data Docs"), f"{runbook}: {_short(run.pipeline)}"]
+def _links(run: Run, *sections: str) -> Payload:
+    """The run's page, its Data Docs, and where the runbook says what to do, as a link or at least as a name."""
+    book = run.links.runbook
+    said = [_section_of(book, section) for section in list(dict.fromkeys(sections))[:4]]
+    shown = [_link(run.links.run, "Run"), _link(run.links.data_docs, "Data Docs"), f"Runbook: {', '.join(said)}"]
     return {"type": "context", "elements": [_markdown(link) for link in shown if link]}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-def _within(limit: int) -> StringConstraints:
-    return StringConstraints(min_length=1, max_length=limit)
-
-
-class _Text(_Part):
-    type: Literal["plain_text", "mrkdwn"]
-    text: Annotated[str, _within(3_000)]
-    verbatim: bool | None = None
-    emoji: bool | None = None
-
-
-class _Field(_Text):
-    text: Annotated[str, _within(2_000)]
-
-
-class _Heading(_Text):
-    type: Literal["plain_text"]
-    text: Annotated[str, _within(150)]
-
-
-class _Label(_Text):
-    type: Literal["plain_text"]
-    text: Annotated[str, _within(75)]
-
-
-class _Button(_Part):
-    type: Literal["button"]
-    text: _Label
-    url: Annotated[str, _within(3_000)] | None = None
-    action_id: Annotated[str, _within(255)] | None = None
-
-
-class _Block(_Part):
-    block_id: Annotated[str, _within(255)] | None = None
-
-
-class _Header(_Block):
-    type: Literal["header"]
-    text: _Heading
-
-
-class _Section(_Block):
-    type: Literal["section"]
-    text: _Text | None = None
-    fields: Annotated[list[_Field], Field(min_length=1, max_length=10)] | None = None
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> _Section:
-        if self.text is None and self.fields is None:
-            raise ValueError("a section needs text or fields")
-        return self
-
-
-class _Context(_Block):
-    type: Literal["context"]
-    elements: Annotated[list[_Text], Field(min_length=1, max_length=10)]
-
-
-class _Actions(_Block):
-    type: Literal["actions"]
-    elements: Annotated[list[_Button], Field(min_length=1, max_length=25)]
-
-
-class _Divider(_Block):
-    type: Literal["divider"]
-
-
-_AnyBlock = Annotated[_Header | _Section | _Context | _Actions | _Divider, Field(discriminator="type")]
-
-
-class _Message(_Part):
-    text: Annotated[str, _within(40_000)]
-    blocks: Annotated[list[_AnyBlock], Field(min_length=1, max_length=50)]
-
-
-def problems(payload: Payload) -> list[str]:
-    """What Slack would refuse of `payload`, by its documented limits for messages and blocks; empty where it is fine.
-
-    https://docs.slack.dev/reference/block-kit/blocks and /reference/methods/chat.postMessage
-    """
-    try:
-        _Message.model_validate(payload)
-    except ValidationError as error:
-        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False)]
-    return []
+def _section_of(book: str | None, section: str) -> str:
+    return _link(book and f"{book}#{section}", _short(section, 50)) or f"`{RUNBOOK}#{_short(section, 50)}`"

@@ -18,7 +18,8 @@ from psycopg.pq import TransactionStatus
 
 from include.masking import sentence
 from include.operations import alerts
-from include.operations.messages import Payload, problems
+from include.operations.block_kit import problems
+from include.operations.messages import Payload
 
 PACE = 1.0
 """Seconds between two messages: Slack takes one a second from a webhook."""

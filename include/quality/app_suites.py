@@ -38,7 +38,7 @@ def entity(contract: Contract, known: Iterable[str]) -> list[Suite]:
                 f"{contract.name}: the published check {check.name!r} reads app.{missing[0]}, of which there is no "
                 "contract: declare it, or take the check away"
             )
-    rules = [*field_rules(contract.fields, never_null=key), *_never_all_null(contract.fields)]
+    rules = [*field_rules(contract.fields, never_null=key), *_never_all_null(contract, contract.fields)]
     if contract.version is not None:
         rules.append(gx.ExpectColumnValuesToNotBeNull(column="updated_at", meta={"column": "updated_at"}))
     floor = gx.ExpectTableRowCountToBeBetween(min_value=max(1, contract.minimum_rows), meta={"name": "row_count_floor"})
@@ -73,16 +73,20 @@ def entity(contract: Contract, known: Iterable[str]) -> list[Suite]:
     return suites
 
 
-def _never_all_null(specs: Iterable[FieldSpec], table: str = "") -> Iterator[Expectation]:
+def _never_all_null(contract: Contract, specs: Iterable[FieldSpec], table: str = "") -> Iterator[Expectation]:
     """Of each column that may be null and has rules: that it is not always null, which no rule would notice."""
     gx = great_expectations()
     for spec in specs:
-        if spec.nullable and (spec.choices or any(True for _ in spec.predicates)):
+        column = f"{table}{spec.name}"
+        if spec.nullable and any(spec.predicates) and column not in contract.may_be_all_null:
             yield gx.ExpectColumnValuesToNotBeNull(
                 column=spec.name,
                 mostly=1e-12,  # one value among as many rows as a table holds
-                severity="warning",
-                meta={"name": "not_all_null", "column": f"{table}.{spec.name}" if table else spec.name},
+                meta={
+                    "name": "not_all_null",
+                    "column": column,
+                    "expected": "a value in some row, or its name in the contract's may_be_all_null",
+                },
             )
 
 
@@ -95,7 +99,7 @@ def _children(contract: Contract, children: Children) -> Iterator[Suite]:
             for name in children.parent
         ),
         *field_rules(children.fields, never_null=children.key, table=children.table),
-        *_never_all_null(children.fields, children.table),
+        *_never_all_null(contract, children.fields, f"{children.table}."),
     ]
     yield Suite(table, tuple(rules), key, table)
     yield _unique(table, key)

@@ -23,8 +23,10 @@ from sluice.defaults import LATE_AFTER, OWNER
 
 log = logging.getLogger(__name__)
 
-CALLBACK_SECONDS = 8.0
-"""How long a callback may try to post: the DAG processor ends one that outlasts 50 s, and others with it."""
+CALLBACK_SECONDS = 4.0
+"""How long a callback may begin to post. With one post, of at most `slack.ALL_SECONDS`, it is ten seconds: the DAG
+processor ends a callback that outlasts 50 s, and others with it.
+"""
 
 SEND_SECONDS = 240.0
 """How long the task `send` posts what waits, one message a second, before it leaves the rest to the next run."""
@@ -126,4 +128,10 @@ def links(dag_id: str, run_id: str | None = None, task_id: str | None = None) ->
         log=f"{run}/tasks/{quote(task_id)}" if run_id and task_id else None,
         data_docs=base + data_docs_path(dag_id, evaluation) if evaluation else None,
         runbook=Variable.get("runbook_url", default="") or None,
+        section=section(dag_id, task_id) if task_id else None,
     )
+
+
+def section(dag_id: str, task_id: str) -> str:
+    """The section of docs/runbook.md about a task: the last part of its name, one for all suites of quality_checks."""
+    return "checks" if dag_id == "quality_checks" else task_id.rpartition(".")[2]

@@ -28,7 +28,7 @@ from include.operations.outbox import Answer
 CONNECTION = "slack_alerts"
 TRY_SECONDS = 5
 """How long the server may say nothing: while it is connected to, and between two parts of its answer."""
-ALL_SECONDS = 8.0
+ALL_SECONDS = 6.0
 """How long a message may take in all, the look-up of the host's name and an answer that drips included."""
 
 _REMEDIES = {
@@ -61,7 +61,7 @@ def is_configured() -> bool:
 
 
 def post(payload: dict[str, Any]) -> Answer:
-    """Posts one message, once, within eight seconds; gives what became of it and raises nothing.
+    """Posts one message, once, within `ALL_SECONDS`; gives what became of it and raises nothing.
 
     `payload` holds `text` and `blocks` as Slack takes them. A proxy is the connection's own (extra `proxy`), else the
     environment's, but for what NO_PROXY names. The answer's `status` is None where none came, or one that is not a

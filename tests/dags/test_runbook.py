@@ -11,6 +11,7 @@ from sqlalchemy import CheckConstraint, MetaData
 
 from include.database import migrate
 from include.database.operations import operations_tables
+from sluice import alerting
 from sluice.dag_docs import REPOSITORY
 
 if TYPE_CHECKING:
@@ -38,11 +39,7 @@ def kinds() -> set[str]:
 
 def test_every_task_has_a_section_and_no_section_is_of_none(bag: DagBag) -> None:
     assert bag.import_errors == {}
-    tasks = {
-        "checks" if dag.dag_id == "quality_checks" else task.task_id.rpartition(".")[2]
-        for dag in bag.dags.values()
-        for task in dag.tasks
-    }
+    tasks = {alerting.section(dag.dag_id, task.task_id) for dag in bag.dags.values() for task in dag.tasks}
     described = [name for title, names in CHAPTERS.items() if title.startswith("Tasks of ") for name in names]
     assert len(tasks) > 20
     assert sorted(described) == sorted(tasks)

@@ -29,8 +29,8 @@ from include.contracts.products import ProductRecord
 from include.local.demo_api.app import Settings
 from include.local.demo_api.dirt import CUSTOMER_DIRT, ORDER_DIRT, PRODUCT_DIRT
 from include.local.demo_api.server import serving
-from include.local.demo_api.slack_message import refusal
 from include.local.demo_api.slack_page import mrkdwn
+from include.operations.block_kit import refusal
 from tests.slack_payloads import REFUSED, TAKEN
 
 TOKEN = "a-token-for-tests"

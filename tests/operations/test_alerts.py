@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from psycopg.types.json import Jsonb
 
 from include.operations import alerts
-from include.operations.messages import Links, problems
+from include.operations.block_kit import problems
+from include.operations.messages import Links
 
 pytestmark = pytest.mark.database
 
@@ -30,7 +31,8 @@ MINUTE = timedelta(minutes=1)
 
 def links(task_id: str | None) -> Links:
     run = "https://airflow.test/run"
-    return Links(log=f"{run}/{task_id}" if task_id else None, run=run, data_docs=f"{run}/docs")
+    section = task_id.rpartition(".")[2] if task_id else None
+    return Links(log=f"{run}/{task_id}" if task_id else None, run=run, data_docs=f"{run}/docs", section=section)
 
 
 def begin(db: Database, pipeline: str, run_id: str) -> None:
@@ -256,11 +258,11 @@ def test_a_failed_run_makes_one_message_of_all_that_failed(app_db: Database) -> 
         "• `email_is_unique` of `email` (customers): 7 of 1,000 rows",
         "*Warnings*",
         "• `age_is_known` of `age` (customers): 7 of 1,000 rows",
-        "*What to do*: the failed expectations say which rows; mend them where they come from, then clear the task. "
-        "What stood there before is untouched.",
+        "*What to do*: the failed expectations say which rows; mend them where they come from, then clear the task.",
         f"<{log}|Run>",
         f"<{log}/docs|Data Docs>",
-        "`docs/runbook.md`: daily",
+        "Runbook: `docs/runbook.md#gate`, `docs/runbook.md#stage`, `docs/runbook.md#extract`, "
+        "`docs/runbook.md#failure`",
     ]
 
 
@@ -408,7 +410,7 @@ def test_warnings_are_told_once_a_window_and_need_no_recovery(app_db: Database) 
         "*What to do*: nothing was stopped; look at the rows, and mend them where they come from.",
         "<https://airflow.test/run|Run>",
         "<https://airflow.test/run/docs|Data Docs>",
-        "`docs/runbook.md`: delta",
+        "Runbook: `docs/runbook.md#warnings`",
     ]
     pass_time(app_db, 61 * MINUTE)
     assert succeed(app_db, "delta", "r3") == []

@@ -182,7 +182,7 @@ def test_a_silent_server_is_given_up(server: SlackServer, monkeypatch: pytest.Mo
 
 
 def test_a_server_that_drips_is_given_up(server: SlackServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slack.ALL_SECONDS == 8
+    assert slack.ALL_SECONDS == 6
     monkeypatch.setattr(slack, "ALL_SECONDS", 0.5)
     server.script = [Reply(500, "x" * 100, drip=0.1)]
     started = time.monotonic()

@@ -150,6 +150,27 @@ def test_empty_dimensions_facts_and_marts_are_blocked(postgres: Any, app_databas
         evaluated(app_database, "reconciliation")
 
 
+def test_a_column_without_a_value_is_blocked_unless_the_contract_lets_it_be(
+    app_database: str, app_db: Database
+) -> None:
+    insert_customers(app_db, ["a@example.com"])
+    app_db.execute("update app.customers set age = null, segment = null")
+    app_db.commit()
+    lenient = replace(CUSTOMERS, may_be_all_null=("age",))
+
+    assert [(one.name, one.column) for one in evaluated(app_database, "customers").critical] == [
+        ("not_all_null", "age"),
+        ("not_all_null", "segment"),
+    ]
+    assert [
+        (one.name, one.column)
+        for one in gate.evaluate(app_database, app_suites.entity(lenient, ["customers"])).critical
+    ] == [("not_all_null", "segment")]
+    with pytest.raises(ContractError, match="may_be_all_null names 'agee', which is no field"):
+        replace(CUSTOMERS, may_be_all_null=("agee",))
+    assert replace(ORDERS, may_be_all_null=("order_items.product_id",)).may_be_all_null
+
+
 def test_the_floor_is_the_contracts(app_database: str, app_db: Database) -> None:
     insert_customers(app_db, ["a@example.com", "b@example.com"])
 

@@ -34,8 +34,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from include.local.demo_api.collection import Collection, NotEnoughRecordsError
 from include.local.demo_api.data import EPOCH_MS, Customers, Orders, Products, stamp
 from include.local.demo_api.faults import BrokenOff, Fault, Faults
-from include.local.demo_api.slack_message import refusal
 from include.local.demo_api.slack_page import SECURITY, page
+from include.operations.block_kit import refusal
 
 MAX_LIMIT = 10_000
 ClockMode = Literal["real", "frozen", "wall"]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from include.local.demo_api.slack_message import (
+from include.operations.block_kit import (
     Actions,
     Button,
     Context,

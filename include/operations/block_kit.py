@@ -1,4 +1,7 @@
-"""What a Slack webhook takes for a message: the blocks that Slack documents in its Block Kit, and their limits."""
+"""What a Slack webhook takes for a message: the blocks that Slack documents in its Block Kit, and their limits.
+
+https://docs.slack.dev/reference/block-kit/blocks and /reference/methods/chat.postMessage
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class PlainText(_Form):
@@ -118,12 +121,24 @@ Block = Annotated[Header | Section | Divider | Context | Actions, Field(discrimi
 class SlackMessage(BaseModel):
     """A message. With blocks, `text` is what notifications show."""
 
-    text: str = ""
+    text: str = Field(default="", max_length=40_000)
     blocks: list[Block] = Field(default_factory=list, max_length=50)
 
     @model_validator(mode="after")
     def _block_ids_stand_once(self) -> Self:
         return _once(self, "block_id", [block.block_id for block in self.blocks])
+
+
+def problems(payload: Any) -> list[str]:
+    """What Slack would refuse of `payload`, each as `place: reason`; empty where it takes it.
+
+    A text is asked for beside blocks too: without one a notification shows nothing.
+    """
+    try:
+        message = SlackMessage.model_validate(payload)
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False)]
+    return [] if message.text else ["text: there is none"]
 
 
 def refusal(payload: Any) -> str | None:
