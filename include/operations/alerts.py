@@ -249,6 +249,24 @@ def close_windows(connection: Connection[Any], *, window: timedelta) -> list[int
     return _close(connection, window)
 
 
+def delete_older(connection: Connection[Any], age: timedelta) -> int:
+    """Deletes what was told, and noted, longer ago; gives how many messages.
+
+    What waits to be sent stays, and so do an open window and an outage that has not ended.
+    """
+    connection.execute("delete from operations.alerts where alerted_at < clock_timestamp() - %s::interval", (age,))
+    return connection.execute(
+        """
+        delete from operations.messages
+         where created_at < clock_timestamp() - %s::interval
+           and status <> 'pending'
+           and window_ends_at is null
+           and (kind not in ('failure', 'late') or recovered_by is not null)
+        """,
+        (age,),
+    ).rowcount
+
+
 def lock_messages(connection: Connection[Any]) -> None:
     """Makes this transaction the only one that writes messages, until its end."""
     connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice.messages', 0))")

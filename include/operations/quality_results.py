@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from psycopg import Connection
@@ -31,23 +31,6 @@ class Evaluation:
     warnings: int
     critical: int
     failed: list[str]
-
-
-@dataclass(frozen=True)
-class FailedCheck:
-    """A check that was not met, as the table has it."""
-
-    evaluation: UUID
-    task_id: str
-    suite: str
-    expectation: str
-    column_name: str | None
-    severity: Literal["critical", "warning"]
-    expected: str
-    observed: str
-    unexpected: int
-    sample_keys: list[str]
-    checked_at: datetime
 
 
 def record(
@@ -128,29 +111,6 @@ def recent(connection: Connection[Any], pipeline: str, limit: int) -> list[Evalu
     """
     with connection.cursor(row_factory=class_row(Evaluation)) as cursor:
         return cursor.execute(query, {"pipeline": pipeline, "limit": limit}).fetchall()
-
-
-def failed_of_run(connection: Connection[Any], pipeline: str, run_id: str) -> list[FailedCheck]:
-    """What failed in a run, critical ones first: of each task's suite, in its last evaluation."""
-    with connection.cursor(row_factory=class_row(FailedCheck)) as cursor:
-        return cursor.execute(
-            """
-            with last as (
-              select distinct on (task_id, suite) evaluation
-                from operations.quality_results
-               where pipeline = %(pipeline)s and run_id = %(run_id)s
-               order by task_id, suite, checked_at desc
-            )
-            select
-              evaluation, task_id, suite, expectation, column_name, severity,
-              expected, observed, unexpected, sample_keys, checked_at
-              from operations.quality_results
-              join last using (evaluation)
-             where not success
-             order by severity, task_id, suite, id
-            """,
-            {"pipeline": pipeline, "run_id": run_id},
-        ).fetchall()
 
 
 def newest(connection: Connection[Any], pipeline: str, run_id: str, task_id: str | None = None) -> UUID | None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from airflow.sdk import ObjectStoragePath, Variable, get_current_context, task
 
 from include.load import staging
+from include.operations import alerts as told
 from include.operations import housekeeping, quality_results
 from include.quality import data_docs
 from include.warehouse import load
@@ -91,6 +92,18 @@ def quality() -> dict[str, int]:
         "removed %s results older than %s, and %s pages past the newest %s of a pipeline", results, age, pages, keep
     )
     return {"results": results, "pages": pages}
+
+
+@task
+def alerts() -> int:
+    """Deletes what was told in Slack long ago; gives how many messages."""
+    age = timedelta(days=float(Variable.get("alert_retention_days", default="90")))
+    if _dry_run():
+        return 0
+    with app_db() as connection:
+        deleted = told.delete_older(connection, age)
+    log.info("deleted %s messages older than %s, and what tasks had noted for them", f"{deleted:,}", age)
+    return deleted
 
 
 def _dry_run() -> bool:

@@ -418,6 +418,29 @@ def test_warnings_are_told_once_a_window_and_need_no_recovery(app_db: Database) 
     assert [row[0] for row in told(app_db)] == ["warnings", "warnings", "repeated"]
 
 
+def test_what_was_told_long_ago_goes_but_for_what_waits_or_goes_on(app_db: Database) -> None:
+    fail(app_db, "daily", "r1")
+    fail(app_db, "daily", "r2")
+    fail(app_db, "delta", "r1")
+    pass_time(app_db, 61 * MINUTE)
+    alerts.close_windows(app_db, window=WINDOW)
+    succeed(app_db, "daily", "r3")
+    app_db.execute("update operations.messages set status = 'logged' where status = 'pending' and pipeline = 'daily'")
+    kinds = [("daily", "failure"), ("daily", "failure"), ("daily", "repeated"), ("daily", "recovered")]
+    remaining = "select pipeline, kind from operations.messages order by pipeline, id"
+    assert app_db.execute(remaining).fetchall() == [*kinds, ("delta", "failure")]
+
+    assert alerts.delete_older(app_db, HOUR / 2) == 2
+    assert app_db.execute(remaining).fetchall() == [*kinds[2:], ("delta", "failure")]
+
+    pass_time(app_db, HOUR)
+    assert alerts.delete_older(app_db, HOUR / 2) == 2
+    app_db.execute("update operations.messages set status = 'refused'")  # the outage goes on
+    assert alerts.delete_older(app_db, HOUR / 2) == 0
+    assert app_db.execute(remaining).fetchall() == [("delta", "failure")]
+    assert app_db.execute("select count(*) from operations.alerts").fetchone() == (0,)
+
+
 def test_lateness_is_told_once_a_day_and_ends_with_a_success(app_db: Database) -> None:
     succeed(app_db, "daily", "r1")
     begin(app_db, "young", "r1")

@@ -106,7 +106,7 @@ def test_what_slack_refuses_is_not_tried_again(db: Database, status: int) -> Non
 
 @pytest.mark.usefixtures("no_pace")
 def test_what_breaks_a_limit_is_not_posted(db: Database) -> None:
-    put(db, "a", blocks=[])
+    put(db, "a", blocks=[{"type": "poem"}])
     put(db, "b")
     slack = Slack()
     assert deliver(db, slack, seconds=10) == Delivered(sent=1, refused=1, waiting=0)

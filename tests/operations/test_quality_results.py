@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from include.operations import quality_results
-from include.operations.quality_results import Evaluation, FailedCheck
+from include.operations.quality_results import Evaluation
 from include.quality.gate import CheckResult
 
 pytestmark = pytest.mark.database
@@ -148,42 +148,18 @@ def test_the_newest_cost_the_same_however_many_came_before(app_db: Database) -> 
     assert 0 < blocks() < 2 * few + 100
 
 
-def test_a_run_is_told_by_the_last_evaluation_of_each_task_and_suite(app_db: Database) -> None:
+def test_the_newest_evaluation_of_a_run_or_of_a_task_of_it(app_db: Database) -> None:
     evaluate(app_db, 1)
     evaluate(app_db, 2, MET, WARNED)  # the task, tried again
-    evaluate(app_db, 3, STOPPED, MET, task_id="suites", suite="orders")  # mapped: a suite each
-    evaluate(app_db, 4, WARNED, task_id="suites", suite="app")
-    evaluate(app_db, 5, MET, task_id="suites", suite="products")
-    evaluate(app_db, 6, run_id="r2")
-    evaluate(app_db, 7, pipeline="delta_sync")
+    evaluate(app_db, 3, STOPPED, MET, task_id="suites", suite="orders")
+    evaluate(app_db, 4, run_id="r2")
 
-    def failed(number: int, check: CheckResult, task_id: str, suite: str) -> FailedCheck:
-        return FailedCheck(
-            evaluation=UUID(int=number),
-            task_id=task_id,
-            suite=suite,
-            expectation=check.name,
-            column_name=check.column,
-            severity=check.severity,
-            expected=check.expected,
-            observed=check.observed,
-            unexpected=check.unexpected,
-            sample_keys=list(check.sample_keys),
-            checked_at=NOON + timedelta(minutes=number),
-        )
-
-    assert quality_results.failed_of_run(app_db, "daily_sync", "r1") == [
-        failed(3, STOPPED, "suites", "orders"),
-        failed(2, WARNED, "customers.gate", "customers"),
-        failed(4, WARNED, "suites", "app"),
-    ]
-    assert quality_results.failed_of_run(app_db, "daily_sync", "r3") == []
     assert [
         quality_results.newest(app_db, "daily_sync", "r1"),
         quality_results.newest(app_db, "daily_sync", "r1", "customers.gate"),
         quality_results.newest(app_db, "daily_sync", "r1", "orders.gate"),
         quality_results.newest(app_db, "delta_sync", "r2"),
-    ] == [UUID(int=5), UUID(int=2), None, None]
+    ] == [UUID(int=3), UUID(int=2), None, None]
 
 
 def test_old_results_are_deleted_by_the_evaluation(app_db: Database) -> None:
