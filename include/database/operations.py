@@ -252,7 +252,7 @@ def operations_tables(metadata: MetaData) -> None:
     )
     _quality_tables(metadata)
     _alert_tables(metadata)
-    event.listen(metadata, "after_create", DDL(LAST_GOOD_RUNS))  # type: ignore[no-untyped-call]  # of SQLAlchemy
+    event.listen(pipeline_runs, "after_create", DDL(LAST_GOOD_RUNS))  # type: ignore[no-untyped-call]  # of SQLAlchemy
 
 
 def _quality_tables(metadata: MetaData) -> None:

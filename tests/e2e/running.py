@@ -99,8 +99,9 @@ class Source:
         return self.ask("GET", "expectations")
 
     def requests(self) -> dict[str, int]:
-        """How often each path was asked for since the reset."""
-        return self.ask("GET", "requests")
+        """How often each path of the source was asked for since the reset."""
+        asked: dict[str, int] = self.ask("GET", "requests")
+        return {path: times for path, times in asked.items() if not path.startswith("/slack/")}
 
     def records(self, entity: str) -> list[dict[str, Any]]:
         """The first page of an entity."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ def site(stack: Stack) -> Site:
     until(lambda: len(metadata.rows(query)) == 2, "the DAGs are parsed")
 
     folder = stack.root / "data_docs"
+    shutil.rmtree(folder, ignore_errors=True)  # what other tests have written
     met = CheckResult("never_null", "id", "critical", True, 0, "0 of 10 rows", "never null")
     with psycopg.connect(stack.dsn()) as connection:
         for pipeline, evaluation in (("daily_sync", PAGE), ("delta_sync", OTHER), ("forgotten", OTHER)):

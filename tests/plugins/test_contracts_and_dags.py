@@ -73,7 +73,7 @@ def test_a_broken_contract_is_named_and_the_dags_that_need_none_are_unharmed(tmp
         check=True,
     )
     lines = ran.stdout.splitlines()
-    assert "FOUND housekeeping" in lines
+    assert "FOUND housekeeping send_alerts" in lines
     failed = [line for line in lines if line.startswith("FAILED ")]
     assert "FAILED daily_sync.py" in "".join(failed)
     for line in failed:
