@@ -29,7 +29,7 @@ demo: $(READY) ## The stack, the migrations, and every pipeline on 50,000 custom
 	@$(BIN)/python -m include.local.demo
 
 test: $(READY) ## Everything, on services of its own
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test-postgres-15: $(READY) ## The database tests once more, on the oldest PostgreSQL that is promised
 	@SLUICE_POSTGRES_BIN=$$(ls -d /usr/lib/postgresql/15/bin) $(BIN)/python -m pytest -m database --ignore=tests/chaos
@@ -75,8 +75,9 @@ bench: $(READY) ## Speed, as ratios to a floor measured in the same run (some mi
 	@$(BIN)/python -m benchmarks.quality
 	@$(BIN)/python -m benchmarks.data_docs
 
-chaos: $(READY) ## The proofs, long: 10,000 random schedules of syncs, failures and kills, 2,000 of loads (two hours)
+chaos: $(READY) ## The proofs, long: 10,000 random schedules of syncs, failures and kills, 2,000 of loads, processes that die (two hours)
 	@$(BIN)/python -m tests.chaos --schedules 10000 --http 200
+	@$(BIN)/python -m tests.chaos.deaths
 	@SLUICE_WAREHOUSE_EXAMPLES=2000 $(BIN)/python -m pytest tests/warehouse/test_load_model.py
 
 docs: $(READY) ## docs/DAGS.md from the DAGs themselves

@@ -16,7 +16,21 @@ from include.local.postgres import PostgresServer
 from tests.memory import temporary_folder
 
 TEMPLATE = "migrated"
+SERVICES = ("e2e", "sources", "local")
+"""Packages whose tests start services, and programs that they install: they stay in one process, one after the other."""
+
 _numbers = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What two processes share between them: the services, which take longest, first; everything else file by file."""
+    here = Path(__file__).parent
+    for item in items:
+        package = item.path.relative_to(here).parts[0]
+        group = "services" if package in SERVICES else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "services")
 
 
 @pytest.fixture(scope="session")
