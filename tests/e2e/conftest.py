@@ -67,7 +67,6 @@ def stack(root: Stack, source: Source) -> Iterator[Stack]:
                 "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
                 "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer,stranger:",
                 "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",  # which Airflow takes as one second, for each retry
-                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # the files stay as they are
                 "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(BUNDLES),
             }
 

@@ -283,7 +283,7 @@ class DataDatabase(Database):
     def pipeline_run(self, run_id: str) -> dict[str, Any]:
         """The run's row in `operations.pipeline_runs`, once it is closed: under a scheduler soon after the end."""
         closed = "select * from operations.pipeline_runs where run_id = %s and ended_at is not null"
-        (row,) = until(lambda: self.rows(closed, run_id), f"the row of {run_id} is closed")
+        (row,) = until(lambda: self.rows(closed, run_id), f"the row of {run_id} is closed", 90)
         return {name: row[name] for name in ("pipeline", "status", "records_processed", "error_message")}
 
 
