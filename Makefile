@@ -29,7 +29,7 @@ demo: $(READY) ## The stack, the migrations, and every pipeline on 50,000 custom
 	@$(BIN)/python -m include.local.demo
 
 test: $(READY) ## Everything, on services of its own
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 test-postgres-15: $(READY) ## The database tests once more, on the oldest PostgreSQL that is promised
 	@SLUICE_POSTGRES_BIN=$$(ls -d /usr/lib/postgresql/15/bin) $(BIN)/python -m pytest -m database --ignore=tests/chaos

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from xdist.scheduler import LoadScopeScheduling
 
 from include.database import migrate
 from include.local.postgres import PostgresServer
@@ -17,20 +18,31 @@ from tests.memory import temporary_folder
 
 TEMPLATE = "migrated"
 SERVICES = ("e2e", "sources", "local")
-"""Packages whose tests start services, and programs that they install: they stay in one process, one after the other."""
+"""Packages whose tests start services, and programs that they install; they stay in one process."""
 
 _numbers = itertools.count()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class Shares(LoadScopeScheduling):
+    """What two processes share between them: the services as one, everything else file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "services" if _starts_services(file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
+    """What `make test` asks for: its two processes never start the same service at once."""
+    return Shares(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What two processes share between them: the services, which take longest, first; everything else file by file."""
-    here = Path(__file__).parent
-    for item in items:
-        package = item.path.relative_to(here).parts[0]
-        group = "services" if package in SERVICES else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "services")
+    """What starts services comes first, since it takes longest."""
+    items.sort(key=lambda item: not _starts_services(item.nodeid))
+
+
+def _starts_services(nodeid: str) -> bool:
+    return nodeid.split("/")[1] in SERVICES
 
 
 @pytest.fixture(scope="session")
