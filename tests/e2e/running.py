@@ -235,7 +235,15 @@ class DataDatabase(Database):
     def empty(self) -> None:
         """Takes all rows and all staging tables away."""
         tables = [f"app.{name}" for name in TABLES] + [f"operations.{name}" for name in OPERATIONS]
-        self.execute(f"truncate {', '.join(tables)} restart identity")
+
+        def emptied() -> bool:
+            try:
+                self.execute(f"truncate {', '.join(tables)} restart identity")
+            except psycopg.errors.DeadlockDetected:  # with send_alerts, where a scheduler runs: every five minutes
+                return False
+            return True
+
+        until(emptied, "nobody else is at the tables")
         for name in self.staging():
             self.execute(f"drop table staging.{name}")
 
