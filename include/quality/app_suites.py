@@ -264,19 +264,34 @@ def _sync_row(limits: Mapping[str, timedelta]) -> str:
 
 
 def _run_row(late_after: Mapping[str, timedelta]) -> str:
-    """A query of one row: of each pipeline whether it succeeded lately, and when that was in words."""
+    """A query of one row: of each pipeline whether it succeeded lately, and when that was in words.
+
+    One that never ran is not late, one that never succeeded counts from its first run: as the alerts take it.
+    """
     quoted = [pipeline.replace("'", "''") for pipeline in late_after]
     seconds = [limit.total_seconds() for limit in late_after.values()]
     listed = ", ".join(f"({number}, '{quoted[number]}', {seconds[number]})" for number in range(len(quoted)))
     columns = ", ".join(
         f"""
-        bool_or(true) filter (where number = {number} and age <= make_interval(secs => seconds)) as fresh_{number},
-        coalesce(max('ended at ' || to_char(ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC')
-          filter (where number = {number}), 'never succeeded') as succeeded_{number}"""
+        bool_or(true) filter (where number = {number} and since <= make_interval(secs => seconds)) as fresh_{number},
+        max(told) filter (where number = {number}) as succeeded_{number}"""
         for number in range(len(late_after))
     )
     return f"""
-      select {columns}
+      select {columns} from (
+        select
+          number,
+          seconds,
+          coalesce(age, waited, interval '0') as since,
+          case
+            when waited is null then 'never ran'
+            when ended_at is null then 'never succeeded'
+            else 'ended at ' || to_char(ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
+          end as told
         from (values {listed}) as limits (number, pipeline, seconds)
         left join operations.last_good_runs using (pipeline)
+        left join (
+          select pipeline, clock_timestamp() - min(started_at) as waited from operations.pipeline_runs group by pipeline
+        ) as begun using (pipeline)
+      ) as runs
     """  # noqa: S608 - names of pipelines and numbers

@@ -269,16 +269,27 @@ def test_other_weekdays_and_deltas_are_no_history(app_database: str, app_db: Dat
     assert (result.success, result.observed) == (True, "5 records, with 0 of 4 weeks of history")
 
 
-def test_what_never_ran_is_late(app_database: str) -> None:
-    result = evaluated(app_database, "syncs", daily_sync=timedelta(hours=26))
+def test_what_never_came_is_late_but_not_what_was_never_asked_for(app_database: str, app_db: Database) -> None:
+    app_db.execute(
+        """
+        insert into operations.pipeline_runs (pipeline, run_id, status, started_at)
+        values ('delta_sync', 'r1', 'running', now() - interval '3 hours'),
+               ('housekeeping', 'r1', 'running', now() - interval '1 hour')
+        """
+    )
+    app_db.commit()
+    limit = timedelta(hours=2)
+
+    result = evaluated(app_database, "syncs", daily_sync=limit, delta_sync=limit, housekeeping=limit)
 
     assert [(one.name, one.observed, one.expected) for one in result.critical] == [
         (f"{name}_synced_lately", "never synced", "synced within 26 hours")
         for name in ("customers", "orders", "products")
     ]
     assert [(one.name, one.observed, one.expected) for one in result.warnings] == [
-        ("daily_sync_succeeded_lately", "never succeeded", "succeeded within 26 hours")
+        ("delta_sync_succeeded_lately", "never succeeded", "succeeded within 2 hours")
     ]
+    assert [one.observed for one in result.results[-3:]] == ["never ran", "never succeeded", "never succeeded"]
 
 
 def test_a_check_that_reads_the_table_of_a_missing_contract_is_an_error() -> None:

@@ -540,7 +540,8 @@ MUTATIONS: dict[str, dict[Expected, Mutation]] = {
             set(),
         ),
         ("customer's own_succeeded_lately", None): (
-            "update operations.pipeline_runs set status = 'failed' where pipeline = 'customer''s own'",
+            "update operations.pipeline_runs set status = 'failed', started_at = now() - interval '3 hours' "
+            "where pipeline = 'customer''s own'",
             (),
             set(),
         ),
