@@ -113,16 +113,21 @@ def recent(connection: Connection[Any], pipeline: str, limit: int) -> list[Evalu
         return cursor.execute(query, {"pipeline": pipeline, "limit": limit}).fetchall()
 
 
-def newest(connection: Connection[Any], pipeline: str, run_id: str, task_id: str | None = None) -> UUID | None:
-    """The run's last evaluation, of one task or of any; None where there is none."""
+def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id: str | None = None) -> UUID | None:
+    """The evaluation since the run began, of one task or of any, that says most; None where there is none.
+
+    What is critical comes before warnings, and those before what is met; of the same the newest.
+    """
     row = connection.execute(
         """
-        select evaluation
-          from operations.quality_results
+        select q.evaluation
+          from operations.quality_results q
+          left join operations.pipeline_runs r using (pipeline, run_id)
          where pipeline = %(pipeline)s
            and run_id = %(run_id)s
-           and (%(task_id)s::text is null or task_id = %(task_id)s)
-         order by checked_at desc
+           and (%(task_id)s::text is null or q.task_id = %(task_id)s)
+           and (r.started_at is null or q.checked_at >= r.started_at)
+         order by q.success, q.severity, q.checked_at desc
          limit 1
         """,
         {"pipeline": pipeline, "run_id": run_id, "task_id": task_id},

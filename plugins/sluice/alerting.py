@@ -122,7 +122,7 @@ def links(dag_id: str, run_id: str | None = None, task_id: str | None = None) ->
     dag = f"{base}/dags/{quote(dag_id)}"
     run = f"{dag}/runs/{quote(run_id)}" if run_id else dag
     with app_db() as connection:
-        evaluation = run_id and quality_results.newest(connection, dag_id, run_id, task_id)
+        evaluation = run_id and quality_results.to_look_at(connection, dag_id, run_id, task_id)
     return Links(
         run=run,
         log=f"{run}/tasks/{quote(task_id)}" if run_id and task_id else None,

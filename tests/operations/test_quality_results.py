@@ -148,18 +148,26 @@ def test_the_newest_cost_the_same_however_many_came_before(app_db: Database) -> 
     assert 0 < blocks() < 2 * few + 100
 
 
-def test_the_newest_evaluation_of_a_run_or_of_a_task_of_it(app_db: Database) -> None:
-    evaluate(app_db, 1)
-    evaluate(app_db, 2, MET, WARNED)  # the task, tried again
-    evaluate(app_db, 3, STOPPED, MET, task_id="suites", suite="orders")
-    evaluate(app_db, 4, run_id="r2")
+def test_the_evaluation_to_look_at_is_the_one_that_says_most_since_the_run_began(app_db: Database) -> None:
+    def found(run_id: str = "r1", task_id: str | None = None) -> int | None:
+        evaluation = quality_results.to_look_at(app_db, "daily_sync", run_id, task_id)
+        return None if evaluation is None else evaluation.int
 
-    assert [
-        quality_results.newest(app_db, "daily_sync", "r1"),
-        quality_results.newest(app_db, "daily_sync", "r1", "customers.gate"),
-        quality_results.newest(app_db, "daily_sync", "r1", "orders.gate"),
-        quality_results.newest(app_db, "delta_sync", "r2"),
-    ] == [UUID(int=3), UUID(int=2), None, None]
+    evaluate(app_db, 1, STOPPED, MET, task_id="orders.gate", suite="orders")
+    evaluate(app_db, 2, MET, WARNED)
+    evaluate(app_db, 3, MET)  # tried again
+    evaluate(app_db, 4, WARNED, task_id="products.gate", suite="products")
+    evaluate(app_db, 5, MET, run_id="r2")
+    evaluate(app_db, 6, MET, run_id="r2", task_id="products.gate")
+    evaluate(app_db, 7, pipeline="delta_sync")
+    assert [found(), found(task_id="customers.gate"), found(task_id="choose")] == [1, 2, None]
+    assert [found("r2"), found("r3")] == [6, None]
+
+    app_db.execute(
+        "insert into operations.pipeline_runs (pipeline, run_id, started_at) values ('daily_sync', 'r1', %s)",
+        (NOON + timedelta(minutes=1.5),),
+    )
+    assert [found(), found(task_id="orders.gate")] == [4, None]
 
 
 def test_old_results_are_deleted_by_the_evaluation(app_db: Database) -> None:
