@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -118,7 +119,12 @@ def write_index(folder: Folder, connection: Connection[Any], pipeline: str) -> N
             )
             evaluations = quality_results.recent(connection, pipeline, SHOWN)
             index = _render(
-                "index.html", title=f"Quality of {pipeline}", pipeline=pipeline, evaluations=evaluations, most=SHOWN
+                "index.html",
+                title=f"Quality of {pipeline}",
+                pipeline=pipeline,
+                evaluations=evaluations,
+                newest_run=_newest_run(evaluations),
+                most=SHOWN,
             )
             _write(folder, pipeline, "index.html", index)
     except errors.LockNotAvailable:
@@ -281,6 +287,15 @@ def _templates() -> Environment:
 
 def _render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(**values)
+
+
+def _newest_run(evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    """The counts of all evaluations of the newest one's run."""
+    if not evaluations:
+        return None
+    of = [one for one in evaluations if one.run_id == evaluations[0].run_id]
+    counts = {name: sum(getattr(one, name) for one in of) for name in ("met", "warnings", "critical")}
+    return replace(evaluations[0], **counts)
 
 
 def _utc(at: datetime) -> str:

@@ -229,6 +229,7 @@ def test_an_index_shows_the_newest_evaluations(app_db: Database, tmp_path: Path)
         ["2026-05-01 12:01:00 UTC", "people & co", "evaluate", "scheduled__<b>1</b>", "3", "0", "0", ""],
     ]
     assert page.links == ["../quality", *(f"quality_checks/{UUID(int=number)}" for number in (3, 2, 1))]
+    assert '<p class="verdict critical">7 critical, 1 warning of 14</p>' in page.source, "of the run, not of one suite"
     bars = re.findall(r'class="(\w+)" x="(\d+)" y="(\d+)" width="8" height="(\d+)"', page.source)
     assert [bar for bar in bars if bar[3] != "0"] == [
         ("met", "20", "45", "15"),
