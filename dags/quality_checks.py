@@ -5,8 +5,8 @@ entity (keys, ranges, e-mail addresses, orphans), *syncs* (freshness; volume aga
 *warehouse* (dimensions with their versions, facts, marts), *reconciliation* (app against fact, exactly).
 
 **Each task** writes what was expected and seen into `operations.quality_results`, with at most ten keys of rows that do
-not meet it, and a page of Data Docs: the task's button *Data Docs* leads to it, the DAG's tab *Quality* to all of them.
-All suites are evaluated, whichever fails.
+not meet it, and a page of Data Docs: the button *Data Docs* in its tab *Details* leads to it, the DAG's tab *Quality*
+to all of them. All suites are evaluated, whichever fails.
 
 **When it fails** something critical does not hold: the log, the page and the message in Slack name it. Nothing is
 changed by a check, and no sync waits for one. Warnings (addresses that customers share, orders without a customer) fail
