@@ -440,6 +440,25 @@ def test_what_was_told_long_ago_goes_but_for_what_waits_or_goes_on(app_db: Datab
     assert app_db.execute(remaining).fetchall() == [("delta", "failure")]
     assert app_db.execute("select count(*) from operations.alerts").fetchone() == (0,)
 
+    app_db.execute(
+        """
+        insert into operations.messages (kind, pipeline, fingerprint, payload, status, window_ends_at, created_at)
+        select 'warnings', 'daily', fingerprint, '{}', status, window_ends_at, now() - interval '1 day'
+          from (
+            values ('waits', 'pending', null),
+                   ('still counts', 'logged', now() + interval '1 hour'),
+                   ('is over', 'logged', null)
+          ) as old (fingerprint, status, window_ends_at)
+        """
+    )
+    assert alerts.delete_older(app_db, HOUR) == 1
+    assert app_db.execute(
+        "select fingerprint from operations.messages where kind = 'warnings' order by id"
+    ).fetchall() == [
+        ("waits",),
+        ("still counts",),
+    ]
+
 
 def test_lateness_is_told_once_a_day_and_ends_with_a_success(app_db: Database) -> None:
     succeed(app_db, "daily", "r1")
