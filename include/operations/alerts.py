@@ -205,10 +205,7 @@ def late(
             select g.run_id, g.ended_at, g.age, g.failed_since
               from operations.last_good_runs g
              where g.pipeline = %(pipeline)s
-               and %(limit)s < clock_timestamp() - coalesce(
-                 g.ended_at,
-                 (select min(started_at) from operations.pipeline_runs where pipeline = %(pipeline)s)
-               )
+               and %(limit)s < clock_timestamp() - coalesce(g.ended_at, g.first_started_at)
             """,
             {"pipeline": pipeline, "limit": limit},
         ).fetchone()

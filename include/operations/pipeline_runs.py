@@ -36,27 +36,20 @@ class Closed:
 
 def open_run(connection: Connection[Any], *, pipeline: str, run_id: str) -> None:
     """Notes that the run begins, now; one that is cleared begins again in its own row."""
-    connection.execute(
-        """
-        insert into operations.pipeline_runs (pipeline, run_id)
-        values (%s, %s)
-        on conflict (pipeline, run_id) do update set
-          started_at = excluded.started_at,
-          ended_at = null,
-          status = 'running',
-          error_message = null
-        """,
-        (pipeline, run_id),
-    )
+    _open(connection, pipeline, run_id, anew=True)
 
 
 def ensure_open(connection: Connection[Any], *, pipeline: str, run_id: str) -> None:
     """The same for a run whose row is not open: of one that is open nothing is written, nothing is locked."""
+    _open(connection, pipeline, run_id, anew=False)
+
+
+def _open(connection: Connection[Any], pipeline: str, run_id: str, *, anew: bool) -> None:
     connection.execute(
         """
         insert into operations.pipeline_runs (pipeline, run_id)
         select %(pipeline)s, %(run_id)s
-         where not exists (
+         where %(anew)s or not exists (
            select from operations.pipeline_runs
             where pipeline = %(pipeline)s and run_id = %(run_id)s and status = 'running'
          )
@@ -65,9 +58,9 @@ def ensure_open(connection: Connection[Any], *, pipeline: str, run_id: str) -> N
           ended_at = null,
           status = 'running',
           error_message = null
-        where pipeline_runs.status <> 'running'
+        where %(anew)s or pipeline_runs.status <> 'running'
         """,
-        {"pipeline": pipeline, "run_id": run_id},
+        {"pipeline": pipeline, "run_id": run_id, "anew": anew},
     )
 
 

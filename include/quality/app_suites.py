@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from include.contracts.contract import Children, Contract
 from include.contracts.fields import FieldSpec
-from include.quality.expectations import Suite, field_rules, great_expectations, holds, no_rows
+from include.quality.expectations import Suite, field_rules, great_expectations, holds, no_rows, unique
 from include.quality.gate import GateError
 
 if TYPE_CHECKING:
@@ -115,15 +115,8 @@ def _children(contract: Contract, children: Children) -> Iterator[Suite]:
 
 
 def _unique(table: str, key: tuple[str, ...]) -> Suite:
-    columns = ", ".join(key)
-    return no_rows(
-        "key_unique",
-        f"select {columns} from {table} group by {columns} having count(*) > 1",  # noqa: S608 - names of our own
-        key=key,
-        title=f"{table}, keys",
-        expected="unique",
-        column=", ".join(f"{table.removeprefix('app.')}.{name}" if len(key) > 1 else name for name in key),
-    )
+    column = ", ".join(f"{table.removeprefix('app.')}.{name}" if len(key) > 1 else name for name in key)
+    return unique(table, key, name="key_unique", column=column)
 
 
 def syncs(contracts: Iterable[Contract], late_after: Mapping[str, timedelta]) -> list[Suite]:
@@ -282,16 +275,13 @@ def _run_row(late_after: Mapping[str, timedelta]) -> str:
         select
           number,
           seconds,
-          coalesce(age, waited, interval '0') as since,
+          coalesce(clock_timestamp() - coalesce(ended_at, first_started_at), interval '0') as since,
           case
-            when waited is null then 'never ran'
+            when first_started_at is null then 'never ran'
             when ended_at is null then 'never succeeded'
             else 'ended at ' || to_char(ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
           end as told
         from (values {listed}) as limits (number, pipeline, seconds)
         left join operations.last_good_runs using (pipeline)
-        left join (
-          select pipeline, clock_timestamp() - min(started_at) as waited from operations.pipeline_runs group by pipeline
-        ) as begun using (pipeline)
       ) as runs
     """  # noqa: S608 - names of pipelines and numbers

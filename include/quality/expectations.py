@@ -175,6 +175,19 @@ def no_rows(
     return Suite(f"({failing})", (expectation,), key, title)
 
 
+def unique(table: str, key: tuple[str, ...], *, name: str, column: str) -> Suite:
+    """That no two rows of `schema.table` share the columns of `key`; reported as `name` of `column`."""
+    columns = ", ".join(key)
+    return no_rows(
+        name,
+        f"select {columns} from {table} group by {columns} having count(*) > 1",  # noqa: S608 - names of our own
+        key=key,
+        title=f"{table}, {columns}",
+        expected="unique",
+        column=column,
+    )
+
+
 def holds(
     name: str,
     flag: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.quality.expectations import Suite, great_expectations, holds, no_rows
+from include.quality.expectations import Suite, great_expectations, holds, no_rows, unique
 
 BEGINNING = "timestamptz '0001-01-01 00:00:00+00'"
 TIME_ZONE = "(select business_timezone from warehouse.load_log order by id desc limit 1)"
@@ -329,12 +329,4 @@ def _floor(table: str) -> Any:
 
 
 def _unique(table: str, *key: str) -> Suite:
-    columns = ", ".join(key)
-    return no_rows(
-        "unique",
-        f"select {columns} from warehouse.{table} group by {columns} having count(*) > 1",  # noqa: S608 - names of our own
-        key=key,
-        title=f"warehouse.{table}, {columns}",
-        expected="unique",
-        column=", ".join(f"{table}.{name}" for name in key),
-    )
+    return unique(f"warehouse.{table}", key, name="unique", column=", ".join(f"{table}.{name}" for name in key))

@@ -23,8 +23,9 @@ select
     select count(*)
       from operations.pipeline_runs f
      where f.pipeline = p.pipeline and f.status = 'failed' and f.ended_at > coalesce(g.ended_at, '-infinity')
-  ) as failed_since
-  from (select distinct pipeline from operations.pipeline_runs) as p
+  ) as failed_since,
+  p.first_started_at
+  from (select pipeline, min(started_at) as first_started_at from operations.pipeline_runs group by pipeline) as p
   left join lateral (
     select run_id, started_at, ended_at
       from operations.pipeline_runs r
