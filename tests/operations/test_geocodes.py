@@ -46,7 +46,8 @@ class Atlas:
         self.asked.append(address)
         if address.city in self.failing:
             raise GeocodingError("atlas: is being printed")
-        return self.known.get(" ".join((address.city or "").split()).lower())
+        city = unicodedata.normalize("NFKC", address.city or "")  # any spelling may be the one asked
+        return self.known.get(" ".join(city.split()).lower())
 
 
 @pytest.fixture
