@@ -20,7 +20,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from sluice.alerting import lateness, send
+from sluice.alerting import lateness, send, untold
 from sluice.defaults import DAG_ARGS
 
 with DAG(
@@ -33,4 +33,4 @@ with DAG(
     doc_md=__doc__,
     **DAG_ARGS,
 ):
-    lateness() >> send()
+    untold() >> lateness() >> send()

@@ -42,18 +42,23 @@ select
      where f.pipeline = p.pipeline and f.status = 'failed' and f.ended_at > coalesce(g.ended_at, '-infinity')
   ) as failed_since,
   p.first_started_at
-  from (select pipeline, min(started_at) as first_started_at from operations.pipeline_runs group by pipeline) as p
+  from (
+    select pipeline, min(started_at) as first_started_at
+      from operations.pipeline_runs
+     where not dry_run
+     group by pipeline
+  ) as p
   left join lateral (
     select run_id, started_at, ended_at
       from operations.pipeline_runs r
-     where r.pipeline = p.pipeline and r.status = 'success'
+     where r.pipeline = p.pipeline and r.status = 'success' and not r.dry_run
      order by r.ended_at desc
      limit 1
   ) as g on true
 """
 """Every pipeline, with its last successful run, if there is one, how long ago it ended, how often it failed since.
 
-One that has never succeeded is waited for since its first run: `first_started_at`.
+One that has never succeeded is waited for since its first run: `first_started_at`. Dry runs prove nothing.
 """
 
 
@@ -200,9 +205,23 @@ def operations_tables(metadata: MetaData) -> None:
         Column("status", Text(), nullable=False, server_default=text("'running'")),
         Column("records_processed", BigInteger(), nullable=False, server_default=text("0")),
         Column("error_message", Text()),
+        Column("dry_run", Boolean(), nullable=False, server_default=text("false")),
+        Column(
+            "told",
+            Boolean(),
+            nullable=False,
+            server_default=text("false"),
+            comment="whether the alerts know how it ended; if not, send_alerts tells them",
+        ),
         UniqueConstraint("pipeline", "run_id"),
         CheckConstraint("status in ('running', 'success', 'failed')", name="status"),
         schema="operations",
+    )
+    Index(
+        None,
+        pipeline_runs.c.ended_at,
+        postgresql_where=text("not told"),
+        info={"serves": "the runs of which nobody was told"},
     )
     Index(
         None,
@@ -310,6 +329,7 @@ def _alert_tables(metadata: MetaData) -> None:
         Column("error_class", Text(), nullable=False),
         Column("error", Text(), nullable=False, comment="one sentence, secrets and personal data masked"),
         Column("alerted_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        Column("cleared_at", TIME, comment="when the task was run again: this is no longer why its run fails"),
         UniqueConstraint("pipeline", "run_id", "task_id", "map_index", "try_number"),
         schema="operations",
     )
@@ -329,6 +349,14 @@ def _alert_tables(metadata: MetaData) -> None:
         Column("recovered_by", BigInteger(), comment="the message that told the end of this outage"),
         Column("attempts", Integer(), nullable=False, server_default=text("0")),
         Column("next_attempt_at", TIME, nullable=False, server_default=text("clock_timestamp()")),
+        Column("posted_at", TIME, comment="when it was last posted, whatever came of it"),
+        Column(
+            "holds_all",
+            Boolean(),
+            nullable=False,
+            server_default=text("false"),
+            comment="Slack said when to come again: nothing is posted before next_attempt_at",
+        ),
         Column("sent_at", TIME),
         Column("error", Text(), comment="why it was not sent"),
         Column("created_at", TIME, nullable=False, server_default=text("clock_timestamp()")),

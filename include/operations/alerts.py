@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -25,13 +25,19 @@ from include.operations import messages
 from include.operations.messages import Check, FailedTask, Links, Payload, Run
 from include.transform.drift import Drift
 
+LinksOf = Callable[[str | None, int], Links]
+"""The addresses of a failed task by its id and map index (-1 where it is not mapped), those of the run for None."""
+
 LATE_WINDOW = timedelta(hours=24)
 """How long lateness that was told is not told again, at least."""
+
+UNTOLD_AGE = timedelta(hours=24)
+"""How long after its end a run is told of that nobody was told of: what is older is not news."""
 
 KILLED = "killed"
 _NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 _CLASS = re.compile(r"(?:[\w.]*\.)?([A-Z]\w*(?:Error|Exception|Timeout|Exit|Interrupt))\b")
-_MAP_INDEX = re.compile(r"_\d+$")
+_MAP_INDEX = re.compile(r"_(\d+)$")
 
 
 def note(
@@ -73,13 +79,51 @@ def note(
     )
 
 
+def begin_again(
+    connection: Connection[Any], *, pipeline: str, run_id: str, task_id: str, map_index: int, try_number: int
+) -> None:
+    """Notes that a task begins: what an earlier try of it has noted is history, and no longer why the run fails."""
+    connection.execute(
+        """
+        update operations.alerts
+           set cleared_at = clock_timestamp()
+         where (pipeline, run_id, task_id, map_index) = (%s, %s, %s, %s) and try_number < %s and cleared_at is null
+        """,
+        (pipeline, run_id, task_id, map_index, try_number),
+    )
+
+
+def first_error(
+    connection: Connection[Any], *, pipeline: str, run_id: str, states: Mapping[str, str | None]
+) -> str | None:
+    """What the first of the run's failed tasks has noted, with its name; None where none of them has."""
+    noted = _noted(connection, pipeline, run_id, _NO_TIME, states)
+    return f"{noted[0].place}: {noted[0].error}" if noted and states else None
+
+
+def untold(connection: Connection[Any]) -> list[tuple[str, str, str]]:
+    """(pipeline, run_id, status) of the runs that ended in the last day and of which nobody was told, the oldest first.
+
+    Their callbacks are at it, or have died between closing the run's row and telling.
+    """
+    return connection.execute(
+        """
+        select pipeline, run_id, status
+          from operations.pipeline_runs
+         where not told and ended_at > clock_timestamp() - %s::interval
+         order by ended_at
+        """,
+        (UNTOLD_AGE,),
+    ).fetchall()
+
+
 def run_failed(
     connection: Connection[Any],
     *,
     pipeline: str,
     run_id: str,
     states: Mapping[str, str | None],
-    links: Callable[[str | None], Links],
+    links: LinksOf,
     owner: str,
     window: timedelta,
 ) -> int | None:
@@ -87,16 +131,18 @@ def run_failed(
 
     None where the same is folded into an open window, or this failure of the run was told already: one that is cleared
     and fails again counts anew. `states` are the run's tasks as Airflow names them (`task`, of a mapped one `task_3`);
-    one that failed without a note was killed. Without states the notes say what failed. `links(task_id)` gives the
-    addresses of a failed task, `links(None)` those of the run.
+    one that failed without a note was killed. Without states the notes say what failed. A task that failed before the
+    run was cleared, and was not cleared with it, is among them, with what it said then.
     """
     lock_messages(connection)
     since = _untold(connection, pipeline, run_id)
+    _note_told(connection, pipeline, run_id)
     if since is None:
         return None
-    checks = _checks(connection, pipeline, run_id, since)
+    noted = _noted(connection, pipeline, run_id, since, states)
+    checks = _checks(connection, pipeline, run_id, since, [one.task_id for one in noted])
     critical = [check for check in checks if check.severity == "critical"]
-    failed = _failed(connection, pipeline, run_id, since, states, links)
+    failed = _failed(noted, states, links)
     parts = [
         (cause.task_id, *(sorted({check.what.name for check in critical if check.task_id == cause.task_id}) or [kind]))
         for cause, kind in failed
@@ -104,7 +150,7 @@ def run_failed(
     before = _outage(connection, pipeline, None)
     payload = messages.failure(
         messages.Failure(
-            run=_run(connection, pipeline, run_id, since, owner, links(None)),
+            run=_run(connection, pipeline, run_id, since, owner, links(None, -1)),
             tasks=tuple(task for task, _ in failed),
             not_started=sum(state == "upstream_failed" for state in states.values()),
             checks=tuple(check.what for check in critical),
@@ -130,21 +176,23 @@ def run_succeeded(
     *,
     pipeline: str,
     run_id: str,
-    links: Callable[[str | None], Links],
+    links: LinksOf,
     owner: str,
     window: timedelta,
 ) -> list[int]:
     """Writes what a run that has succeeded gives to tell; gives the ids of the messages to be posted now.
 
     One that the pipeline has recovered, where failures or lateness were raised since its last success: it closes their
-    windows. One of the run's warnings, where there are any that no open window counts. Safe to repeat.
+    windows; a dry run proves nothing. One of the run's warnings, where there are any that no open window counts. Safe
+    to repeat.
     """
     lock_messages(connection)
-    begun, ended = _times(connection, pipeline, run_id)
+    _note_told(connection, pipeline, run_id)
+    begun, ended, dry_run = _times(connection, pipeline, run_id)
     told: list[int] = []
-    outage = _outage(connection, pipeline, ended)
+    outage = _Outage([], None, 0, False) if dry_run else _outage(connection, pipeline, ended)
     checks = [check for check in _checks(connection, pipeline, run_id, begun) if check.severity == "warning"]
-    run = _run(connection, pipeline, run_id, begun, owner, links(None)) if outage.since or checks else None
+    run = _run(connection, pipeline, run_id, begun, owner, links(None, -1)) if outage.since or checks else None
     if run and outage.since:
         what = messages.Recovered(run, outage.since, ended - outage.since, outage.runs, outage.late)
         recovered = _insert(
@@ -269,6 +317,17 @@ def lock_messages(connection: Connection[Any]) -> None:
     connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice.messages', 0))")
 
 
+class _Noted(NamedTuple):
+    task_id: str
+    map_index: int
+    error_class: str
+    error: str
+
+    @property
+    def place(self) -> str:
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
+
 class _Checked(NamedTuple):
     what: Check
     severity: str
@@ -305,18 +364,25 @@ def _fingerprint(kind: str, pipeline: str, parts: Iterable[tuple[str, ...]]) -> 
     return f"{kind}:{pipeline}:{digest[:32]}"
 
 
-def _times(connection: Connection[Any], pipeline: str, run_id: str) -> tuple[datetime, datetime]:
-    """When the run began and ended; a run without a row began long ago and ends now."""
+def _note_told(connection: Connection[Any], pipeline: str, run_id: str) -> None:
+    connection.execute(
+        "update operations.pipeline_runs set told = true where pipeline = %s and run_id = %s and not told",
+        (pipeline, run_id),
+    )
+
+
+def _times(connection: Connection[Any], pipeline: str, run_id: str) -> tuple[datetime, datetime, bool]:
+    """When the run began and ended, and whether it was a dry run; one without a row began long ago and ends now."""
     row = connection.execute(
         """
-        select r.started_at, coalesce(r.ended_at, clock_timestamp())
+        select r.started_at, coalesce(r.ended_at, clock_timestamp()), coalesce(r.dry_run, false)
           from (select) as one
           left join operations.pipeline_runs r on r.pipeline = %s and r.run_id = %s
         """,
         (pipeline, run_id),
     ).fetchone()
     assert row is not None  # noqa: S101 - an outer join from one row
-    return row[0] or _NO_TIME, row[1]
+    return row[0] or _NO_TIME, row[1], row[2]
 
 
 def _untold(connection: Connection[Any], pipeline: str, run_id: str) -> datetime | None:
@@ -325,7 +391,7 @@ def _untold(connection: Connection[Any], pipeline: str, run_id: str) -> datetime
     That is the run's start. A failed task that was cleared alone leaves that as it was: then it is the first failure
     that was noted after the message.
     """
-    begun, _ = _times(connection, pipeline, run_id)
+    begun, *_ = _times(connection, pipeline, run_id)
     row = connection.execute(
         """
         select max(created_at)
@@ -343,58 +409,72 @@ def _untold(connection: Connection[Any], pipeline: str, run_id: str) -> datetime
     return again[0] if again else None
 
 
-def _failed(
-    connection: Connection[Any],
-    pipeline: str,
-    run_id: str,
-    since: datetime,
-    states: Mapping[str, str | None],
-    links: Callable[[str | None], Links],
-) -> list[tuple[FailedTask, str]]:
-    """The tasks that failed by themselves, in that order, each with its error's class; the killed ones last."""
+def _noted(
+    connection: Connection[Any], pipeline: str, run_id: str, since: datetime, states: Mapping[str, str | None]
+) -> list[_Noted]:
+    """What the failed tasks have noted, each in its last try, in that order; without states since that time only."""
     rows = connection.execute(
         """
         select task_id, map_index, error_class, error
           from (
             select distinct on (task_id, map_index) *
               from operations.alerts
-             where pipeline = %s and run_id = %s and alerted_at >= %s
+             where pipeline = %(pipeline)s and run_id = %(run_id)s and cleared_at is null
+               and (%(any)s or alerted_at >= %(since)s)
              order by task_id, map_index, try_number desc
           ) as last_tries
          order by alerted_at, id
         """,
-        (pipeline, run_id, since),
+        {"pipeline": pipeline, "run_id": run_id, "since": since, "any": bool(states)},
     ).fetchall()
-    missing = {key for key, state in states.items() if state == "failed"}
-    noted: dict[str, list[tuple[str, str]]] = {}
-    for task_id, map_index, error_class, error in rows:
-        key = task_id if map_index < 0 else f"{task_id}_{map_index}"
-        if key in missing or not states:
-            noted.setdefault(task_id, []).append((error_class, error))
-            missing.discard(key)
-
-    def task(task_id: str, error: str, instances: int, kind: str) -> tuple[FailedTask, str]:
-        of = links(task_id)
-        return FailedTask(task_id, error, instances, kind == KILLED, of.log, of.section), kind
-
-    failed = [task(task_id, errors[0][1], len(errors), errors[0][0]) for task_id, errors in noted.items()]
-    killed: dict[str, int] = {}
-    for key in sorted(missing):
-        task_id = _MAP_INDEX.sub("", key)
-        task_id = task_id if f"{task_id}_0" in states else key
-        killed[task_id] = killed.get(task_id, 0) + 1
-    return failed + [task(task_id, _told(None), count, KILLED) for task_id, count in killed.items()]
+    noted = [_Noted(*row) for row in rows]
+    return [one for one in noted if not states or states.get(_key(one.task_id, one.map_index)) == "failed"]
 
 
-def _checks(connection: Connection[Any], pipeline: str, run_id: str, since: datetime) -> list[_Checked]:
-    """The expectations that the run does not meet, by their last evaluation, and how its fields have drifted."""
-    values = {"pipeline": pipeline, "run_id": run_id, "since": since}
+def _key(task_id: str, map_index: int) -> str:
+    """As Airflow names a task among the states of a run."""
+    return task_id if map_index < 0 else f"{task_id}_{map_index}"
+
+
+def _failed(noted: Iterable[_Noted], states: Mapping[str, str | None], links: LinksOf) -> list[tuple[FailedTask, str]]:
+    """The tasks that failed by themselves, in that order, each with its error's class; the killed ones last."""
+    silent = {key for key, state in states.items() if state == "failed"}
+    by_task: dict[str, list[_Noted]] = {}
+    for one in noted:
+        by_task.setdefault(one.task_id, []).append(one)
+        silent.discard(_key(one.task_id, one.map_index))
+    killed: dict[str, list[_Noted]] = {}
+    for key in sorted(silent):
+        index = _MAP_INDEX.search(key)
+        task_id = key[: index.start()] if index else key
+        if not index or f"{task_id}_0" not in states:
+            task_id, index = key, None
+        killed.setdefault(task_id, []).append(_Noted(task_id, int(index[1]) if index else -1, KILLED, _told(None)))
+
+    def task(instances: list[_Noted]) -> tuple[FailedTask, str]:
+        first = instances[0]
+        of = links(first.task_id, first.map_index)
+        killed = first.error_class == KILLED
+        return FailedTask(first.task_id, first.error, len(instances), killed, of.log, of.section), first.error_class
+
+    return [task(instances) for instances in (*by_task.values(), *killed.values())]
+
+
+def _checks(
+    connection: Connection[Any], pipeline: str, run_id: str, since: datetime, tasks: Sequence[str] = ()
+) -> list[_Checked]:
+    """The expectations that the run does not meet, by their last evaluation, and how its fields have drifted.
+
+    Of what was evaluated since that time, and of `tasks` whenever that was.
+    """
+    values = {"pipeline": pipeline, "run_id": run_id, "since": since, "tasks": list(tasks)}
     results = connection.execute(
         """
         with evaluated as (
           select *
             from operations.quality_results
-           where pipeline = %(pipeline)s and run_id = %(run_id)s and checked_at >= %(since)s
+           where pipeline = %(pipeline)s and run_id = %(run_id)s
+             and (checked_at >= %(since)s or task_id = any(%(tasks)s))
         )
         select e.suite, e.expectation, e.column_name, e.observed, e.severity, e.task_id
           from evaluated e

@@ -17,7 +17,6 @@ from psycopg import Connection, errors
 from psycopg.pq import TransactionStatus
 
 from include.masking import sentence
-from include.operations import alerts
 from include.operations.block_kit import problems
 from include.operations.messages import Payload
 
@@ -38,21 +37,27 @@ _WANTED = """
 @dataclass(frozen=True)
 class Answer:
     """What came of a post: the HTTP status, None where there was no answer; `retry_after` in seconds, if the answer
-    said so; `error`, the answer's body or what broke, without secrets: empty where all went well.
+    said so; `error`, the answer's body or what broke, without secrets: empty where all went well. `unusable`: a refusal
+    that is about the webhook, not about the message.
     """
 
     status: int | None
     retry_after: float | None = None
     error: str = ""
+    unusable: bool = False
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """How many messages a call has sent, how many are refused for good, how many still wait."""
+    """How many messages a call has sent, how many are refused for good, how many still wait.
+
+    `unusable` says why Slack takes nothing from this webhook; empty where it does, or was not asked.
+    """
 
     sent: int
     refused: int
     waiting: int
+    unusable: str = ""
 
 
 def deliver(
@@ -65,9 +70,10 @@ def deliver(
     """Posts what waits, oldest first and a pipeline's in order, for at most `seconds` (plus the length of one post).
 
     At most one message a second, whatever the number of processes. With `only`, these messages and the older ones of
-    their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again; after 429
-    all wait as long as Slack says; no answer, or 5xx, makes the message wait, from half a minute to a quarter of an
-    hour, and ends the call. `post` gives an Answer whatever happens; what it raises is raised on, its message waits.
+    their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again; where it
+    refuses whatever comes by this webhook, the call ends, so that the others wait for a better one. After 429 nothing
+    is posted for as long as Slack says; no answer, or 5xx, makes the message wait, from half a minute to a quarter of
+    an hour, and ends the call. `post` gives an Answer whatever happens; what it raises is raised on, its message waits.
 
     Every message is a transaction of its own, for which `connection` must be outside of one, autocommit or not. Raises
     ValueError where it is not.
@@ -77,11 +83,11 @@ def deliver(
     wanted = None if only is None else list(only)
     deadline = time.monotonic() + seconds
     counts = {"sent": 0, "refused": 0}
-    posted = -math.inf
-    while (left := deadline - time.monotonic()) > 0:
+    unusable = ""
+    while not unusable and (left := deadline - time.monotonic()) > 0:
         try:
             with connection.transaction():
-                outcome, posted = _next(connection, post, wanted, left, posted)
+                outcome, unusable = _next(connection, post, wanted, left)
         except errors.LockNotAvailable:
             break
         if outcome == "stop":
@@ -92,7 +98,7 @@ def deliver(
             f"select count(*) from operations.messages m where {_WANTED}",  # noqa: S608 - a constant of this module
             {"only": wanted},
         ).fetchone()
-    return Delivered(counts["sent"], counts["refused"], row[0] if row else 0)
+    return Delivered(counts["sent"], counts["refused"], row[0] if row else 0, unusable)
 
 
 def log_instead(connection: Connection[Any], *, only: Sequence[int] | None = None) -> list[str]:
@@ -116,28 +122,30 @@ def log_instead(connection: Connection[Any], *, only: Sequence[int] | None = Non
 
 
 def _next(
-    connection: Connection[Any],
-    post: Callable[[Payload], Answer],
-    only: list[int] | None,
-    left: float,
-    posted: float,
-) -> tuple[Literal["sent", "refused", "stop"], float]:
-    """Posts the next message, if one is due and its turn comes within `left` seconds; gives what came of it and when.
+    connection: Connection[Any], post: Callable[[Payload], Answer], only: list[int] | None, left: float
+) -> tuple[Literal["sent", "refused", "stop"], str]:
+    """Posts the next message, if one is due and its turn comes within `left` seconds.
 
-    `posted` is the time of this process's last post, by the monotonic clock.
+    Gives what came of it, and why the webhook is of no use, if so.
     """
     until = time.monotonic() + left
     connection.execute("select set_config('lock_timeout', %s, true)", (f"{max(1, int(left * 1000))}ms",))
     connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice.slack', 0))")
+    connection.execute("set local lock_timeout = 0")  # what was posted is to be marked, whoever holds its row a moment
     row = connection.execute(
         f"""
         select m.id, m.payload, m.attempts, (
-            select extract(epoch from clock_timestamp() - max(sent_at))::float8 from operations.messages
+            select extract(epoch from clock_timestamp() - max(posted_at))::float8 from operations.messages
           )
           from operations.messages m
          where {_WANTED} and m.next_attempt_at <= clock_timestamp()
            and not exists (
              select from operations.messages o where o.status = 'pending' and o.pipeline = m.pipeline and o.id < m.id
+           )
+           and not exists (
+             select
+               from operations.messages h
+              where h.status = 'pending' and h.holds_all and h.next_attempt_at > clock_timestamp()
            )
          order by m.id
          limit 1
@@ -145,39 +153,30 @@ def _next(
         {"only": only},
     ).fetchone()
     if row is None:
-        return "stop", posted
+        return "stop", ""
     message, payload, attempts, age = row
     if found := problems(payload):
         _mark(connection, message, "refused", f"not posted, it breaks Slack's limits: {'; '.join(found)}")
-        return "refused", posted
-    now = time.monotonic()
-    wait = max(0.0, posted + PACE - now, PACE - max(age, 0.0) if age is not None else 0.0)
-    if now + wait >= until:
-        return "stop", posted
+        return "refused", ""
+    wait = 0.0 if age is None else max(0.0, PACE - max(age, 0.0))
+    if time.monotonic() + wait >= until:
+        return "stop", ""
     time.sleep(wait)
     answer = post(payload)
-    posted = time.monotonic()
+    connection.execute("update operations.messages set posted_at = clock_timestamp() where id = %s", (message,))
     match answer.status:
         case int(status) if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             _mark(connection, message, "sent", None)
-            return "sent", posted
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            _wait(connection, message, answer, _retry_after(answer), everything=True)
-        case int(status) if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and (
-            status != HTTPStatus.REQUEST_TIMEOUT
+            return "sent", ""
+        case int(status) if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in (
+            HTTPStatus.REQUEST_TIMEOUT,
+            HTTPStatus.TOO_MANY_REQUESTS,
         ):
             _mark(connection, message, "refused", answer.error or str(status))
-            return "refused", posted
+            return "refused", (answer.error or str(status)) if answer.unusable else ""
         case _:
-            backoff = min(FIRST_BACKOFF * 2 ** min(attempts, 10), LONGEST_BACKOFF)
-            _wait(connection, message, answer, backoff, everything=False)
-    return "stop", posted
-
-
-def _retry_after(answer: Answer) -> float:
-    seconds = answer.retry_after
-    known = seconds is not None and math.isfinite(seconds) and seconds >= 0
-    return min(seconds, LONGEST_RETRY_AFTER) if known and seconds is not None else FIRST_BACKOFF
+            _wait(connection, message, answer, attempts)
+    return "stop", ""
 
 
 def _mark(connection: Connection[Any], message: int, status: Literal["sent", "refused"], error: str | None) -> None:
@@ -194,21 +193,31 @@ def _mark(connection: Connection[Any], message: int, status: Literal["sent", "re
     )
 
 
-def _wait(connection: Connection[Any], message: int, answer: Answer, seconds: float, *, everything: bool) -> None:
-    if everything:
-        alerts.lock_messages(connection)  # whoever else writes several of the rows waits for this lock too
+def _wait(connection: Connection[Any], message: int, answer: Answer, attempts: int) -> None:
+    """Lets the message wait, and all others with it where Slack says for how long."""
+    status = answer.status or 0
+    said = status >= HTTPStatus.INTERNAL_SERVER_ERROR and answer.retry_after is not None
+    held = status == HTTPStatus.TOO_MANY_REQUESTS or said
+    backoff = min(FIRST_BACKOFF * 2 ** min(attempts, 10), LONGEST_BACKOFF)
     connection.execute(
         """
         update operations.messages
-           set next_attempt_at = greatest(next_attempt_at, clock_timestamp() + make_interval(secs => %(seconds)s)),
-               attempts = attempts + (id = %(message)s)::int,
-               error = case when id = %(message)s then %(error)s else error end
-         where status = 'pending' and (id = %(message)s or %(everything)s)
+           set next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s),
+               holds_all = %(held)s,
+               attempts = attempts + 1,
+               error = %(error)s
+         where id = %(message)s and status = 'pending'
         """,
         {
             "message": message,
-            "seconds": seconds,
+            "seconds": _retry_after(answer) if held else backoff,
+            "held": held,
             "error": sentence(answer.error) or f"status {answer.status}",
-            "everything": everything,
         },
     )
+
+
+def _retry_after(answer: Answer) -> float:
+    seconds = answer.retry_after
+    known = seconds is not None and math.isfinite(seconds) and seconds >= 0
+    return min(seconds, LONGEST_RETRY_AFTER) if known and seconds is not None else FIRST_BACKOFF

@@ -34,21 +34,24 @@ class Closed:
     status: Status
 
 
-def open_run(connection: Connection[Any], *, pipeline: str, run_id: str) -> None:
+def open_run(connection: Connection[Any], *, pipeline: str, run_id: str, dry_run: bool = False) -> None:
     """Notes that the run begins, now; one that is cleared begins again in its own row."""
-    _open(connection, pipeline, run_id, anew=True)
+    _open(connection, pipeline, run_id, dry_run, anew=True)
 
 
-def ensure_open(connection: Connection[Any], *, pipeline: str, run_id: str) -> None:
-    """The same for a run whose row is not open: of one that is open nothing is written, nothing is locked."""
-    _open(connection, pipeline, run_id, anew=False)
+def ensure_open(connection: Connection[Any], *, pipeline: str, run_id: str, dry_run: bool = False) -> bool:
+    """The same for a run whose row is not open: of one that is open nothing is written, nothing is locked.
+
+    Gives whether the row was opened.
+    """
+    return _open(connection, pipeline, run_id, dry_run, anew=False)
 
 
-def _open(connection: Connection[Any], pipeline: str, run_id: str, *, anew: bool) -> None:
-    connection.execute(
+def _open(connection: Connection[Any], pipeline: str, run_id: str, dry_run: bool, *, anew: bool) -> bool:
+    opened = connection.execute(
         """
-        insert into operations.pipeline_runs (pipeline, run_id)
-        select %(pipeline)s, %(run_id)s
+        insert into operations.pipeline_runs (pipeline, run_id, dry_run)
+        select %(pipeline)s, %(run_id)s, %(dry_run)s
          where %(anew)s or not exists (
            select from operations.pipeline_runs
             where pipeline = %(pipeline)s and run_id = %(run_id)s and status = 'running'
@@ -57,11 +60,14 @@ def _open(connection: Connection[Any], pipeline: str, run_id: str, *, anew: bool
           started_at = excluded.started_at,
           ended_at = null,
           status = 'running',
-          error_message = null
+          error_message = null,
+          dry_run = excluded.dry_run,
+          told = false
         where %(anew)s or pipeline_runs.status <> 'running'
         """,
-        {"pipeline": pipeline, "run_id": run_id, "anew": anew},
+        {"pipeline": pipeline, "run_id": run_id, "dry_run": dry_run, "anew": anew},
     )
+    return opened.rowcount == 1
 
 
 def note_error(connection: Connection[Any], *, pipeline: str, run_id: str, error: str) -> None:
@@ -112,7 +118,8 @@ def close_run(
               error_message = case
                 when excluded.status = 'failed' then coalesce(r.error_message, excluded.error_message)
               end,
-              records_processed = coalesce((select records from counted), r.records_processed)
+              records_processed = coalesce((select records from counted), r.records_processed),
+              told = false
             where r.status <> excluded.status
             """,
             {"pipeline": pipeline, "run_id": run_id, "status": status, "error": error if status == "failed" else None},

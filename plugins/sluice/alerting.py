@@ -1,4 +1,4 @@
-"""Alerts: what a failing task knows, the message that a run ends with, and how messages get to Slack.
+"""Alerts: the messages that a run ends with, and how they get to Slack.
 
 None of it changes the result of a task or a run: whoever calls from a callback catches what is raised here.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from urllib.parse import quote
 
-from airflow.sdk import Context, Variable, task
+from airflow.sdk import Variable, task
 from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowFailException
 
+from include.masking import sentence
 from include.operations import alerts, outbox, quality_results
 from include.operations.messages import Links
 from include.operations.outbox import Delivered
-from sluice import slack
+from sluice import callbacks, slack
 from sluice.connections import app_db
 from sluice.data_docs import path as data_docs_path
 from sluice.defaults import LATE_AFTER, OWNER
@@ -24,61 +27,65 @@ from sluice.defaults import LATE_AFTER, OWNER
 log = logging.getLogger(__name__)
 
 CALLBACK_SECONDS = 4.0
-"""How long a callback may begin to post. With one post, of at most `slack.ALL_SECONDS`, it is ten seconds: the DAG
+"""How long a callback may begin to post. With one post, of at most `slack.CALLBACK_SECONDS`, it is ten seconds: the DAG
 processor ends a callback that outlasts 50 s, and others with it.
 """
 
 SEND_SECONDS = 240.0
 """How long the task `send` posts what waits, one message a second, before it leaves the rest to the next run."""
 
+SOON = timedelta(seconds=30)
+"""After how long a task of `send_alerts` is tried again: the next one waits for it, and the next run is near."""
 
-def task_failed(context: Context) -> None:
-    """Notes what a task that has failed for good knows of it."""
-    ti = context["ti"]
+WINDOW = timedelta(minutes=60)
+LONGEST_WINDOW = timedelta(days=366)
+
+
+def run_ended(dag_id: str, run_id: str, status: str, states: Mapping[str, str | None]) -> None:
+    """Writes the messages of a run that has ended, `success` or `failed`, and tries once to post them.
+
+    A failed one makes one message, whatever failed in it; a success tells its warnings, and that its pipeline has
+    recovered if it had failed. What was told before is not told again.
+    """
+    if told := _tell(dag_id, run_id, status, states):
+        _send(told, slack.CALLBACK_SECONDS, CALLBACK_SECONDS)
+
+
+def _tell(dag_id: str, run_id: str, status: str, states: Mapping[str, str | None]) -> list[int]:
+    def links_of(task_id: str | None, map_index: int) -> Links:
+        return links(dag_id, run_id, task_id, map_index)
+
     with app_db() as connection:
-        alerts.note(
-            connection,
-            pipeline=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
-            try_number=ti.try_number,
-            error=context.get("exception"),
-        )
-
-
-def run_failed(dag_id: str, run_id: str, states: Mapping[str, str | None]) -> None:
-    """One message for the run that has failed, whatever failed in it, and one try to post it."""
-    with app_db() as connection:
+        if status == "success":
+            return alerts.run_succeeded(
+                connection, pipeline=dag_id, run_id=run_id, links=links_of, owner=OWNER, window=window()
+            )
         message = alerts.run_failed(
-            connection,
-            pipeline=dag_id,
-            run_id=run_id,
-            states=states,
-            links=lambda task_id: links(dag_id, run_id, task_id),
-            owner=OWNER,
-            window=window(),
+            connection, pipeline=dag_id, run_id=run_id, states=states, links=links_of, owner=OWNER, window=window()
         )
-    if message is not None:
-        _send([message], CALLBACK_SECONDS)
+        return [] if message is None else [message]
 
 
-def run_succeeded(dag_id: str, run_id: str) -> None:
-    """The warnings of the run, and that its pipeline has recovered if it had failed."""
+@task(retries=1, retry_delay=SOON, execution_timeout=timedelta(minutes=10))
+def untold() -> int:
+    """Writes the messages of runs whose callbacks could not; gives how many runs. It sends nothing."""
     with app_db() as connection:
-        told = alerts.run_succeeded(
-            connection,
-            pipeline=dag_id,
-            run_id=run_id,
-            links=lambda task_id: links(dag_id, run_id, task_id),
-            owner=OWNER,
-            window=window(),
-        )
-    if told:
-        _send(told, CALLBACK_SECONDS)
+        runs = alerts.untold(connection)
+    broken = []
+    for dag_id, run_id, status in runs:
+        try:
+            told = _tell(dag_id, run_id, status, callbacks.task_states(dag_id, run_id))
+        except Exception as error:  # of any kind: the others are told all the same
+            log.exception("%s %s cannot be told of", dag_id, run_id)
+            broken.append(f"{dag_id} {run_id}: {sentence(error)}")
+        else:
+            log.info("%s %s (%s): nobody had been told; %s messages", dag_id, run_id, status, len(told))
+    if broken:
+        raise RuntimeError(f"of {len(runs)} runs {len(broken)} cannot be told of: {'; '.join(broken)}")
+    return len(runs)
 
 
-@task(execution_timeout=timedelta(minutes=10))
+@task(trigger_rule="all_done", retries=1, retry_delay=SOON, execution_timeout=timedelta(minutes=10))
 def lateness() -> int:
     """Writes a message for each pipeline that has not succeeded for too long; gives how many. It sends nothing."""
     with app_db() as connection:
@@ -87,20 +94,29 @@ def lateness() -> int:
     return len(told)
 
 
-@task(trigger_rule="all_done", execution_timeout=timedelta(minutes=10))
+@task(trigger_rule="all_done", retries=1, retry_delay=SOON, execution_timeout=timedelta(minutes=10))
 def send() -> dict[str, int]:
-    """Closes the windows that are over, and sends what waits; gives how many messages were sent, refused and wait."""
+    """Closes the windows that are over, and sends what waits; gives how many messages were sent, refused and wait.
+
+    Fails where Slack takes nothing from the webhook: somebody has to mend the connection, and no message can say so.
+    """
     with app_db() as connection:
         alerts.close_windows(connection, window=window())
-    delivered = _send(None, SEND_SECONDS)
+    delivered = _send(None, slack.SEND_SECONDS, SEND_SECONDS)
+    if delivered.unusable:
+        raise AirflowFailException(f"{delivered.unusable}; {delivered.waiting} messages wait")
     return {"sent": delivered.sent, "refused": delivered.refused, "waiting": delivered.waiting}
 
 
-def _send(messages: Sequence[int] | None, seconds: float) -> Delivered:
-    """Posts these messages, or all that wait; without a connection to Slack they go to the log."""
+def _send(messages: Sequence[int] | None, post_seconds: int, seconds: float) -> Delivered:
+    """Posts these messages, or all that wait; without a connection to Slack they go to the log.
+
+    `post_seconds` is what one may take; none is begun after `seconds`.
+    """
     with app_db(autocommit=True) as connection:
         if slack.is_configured():
-            delivered = outbox.deliver(connection, slack.post, seconds=seconds, only=messages)
+            post = partial(slack.post, seconds=post_seconds)
+            delivered = outbox.deliver(connection, post, seconds=seconds, only=messages)
             log.info("Slack: %s sent, %s refused, %s waiting", delivered.sent, delivered.refused, delivered.waiting)
             return delivered
         texts = outbox.log_instead(connection, only=messages)
@@ -112,20 +128,31 @@ def _send(messages: Sequence[int] | None, seconds: float) -> Delivered:
 
 
 def window() -> timedelta:
-    """How long the same failure is counted, not told again."""
-    return timedelta(minutes=float(Variable.get("alert_window_minutes", default="60")))
+    """How long the same failure is counted, not told again: a wrong Variable stops no alert."""
+    given = Variable.get("alert_window_minutes", default=None)
+    if given is None:
+        return WINDOW
+    try:
+        length = timedelta(minutes=float(given))
+    except (ValueError, OverflowError):
+        length = -WINDOW
+    if not timedelta(0) <= length <= LONGEST_WINDOW:
+        log.error('the Variable alert_window_minutes is "%s", not a number of minutes up to a year: %s', given, WINDOW)
+        return WINDOW
+    return length
 
 
-def links(dag_id: str, run_id: str | None = None, task_id: str | None = None) -> Links:
+def links(dag_id: str, run_id: str | None = None, task_id: str | None = None, map_index: int = -1) -> Links:
     """Where to look: at a DAG in Airflow's UI, or a run of it, or a task of that; at its Data Docs; in the runbook."""
     base = str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/")
     dag = f"{base}/dags/{quote(dag_id)}"
     run = f"{dag}/runs/{quote(run_id)}" if run_id else dag
     with app_db() as connection:
         evaluation = run_id and quality_results.to_look_at(connection, dag_id, run_id, task_id)
+    instance = f"/mapped/{map_index}" if map_index >= 0 else ""
     return Links(
         run=run,
-        log=f"{run}/tasks/{quote(task_id)}" if run_id and task_id else None,
+        log=f"{run}/tasks/{quote(task_id)}{instance}" if run_id and task_id else None,
         data_docs=base + data_docs_path(dag_id, evaluation) if evaluation else None,
         runbook=Variable.get("runbook_url", default="") or None,
         section=section(dag_id, task_id) if task_id else None,

@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
-from airflow.sdk import Context, DagRunState, get_current_context
+from airflow.sdk import Context, DagRunState
 from airflow.sdk.api.client import ServerResponseError
 from airflow.sdk.exceptions import AirflowRuntimeError, AirflowTaskTimeout
 from airflow.sdk.execution_time import task_runner
+from airflow.sdk.types import RuntimeTaskInstanceProtocol
+from psycopg import Connection
 
 from include.masking import sentence
-from include.operations import pipeline_runs
+from include.operations import alerts, pipeline_runs
 from include.operations.pipeline_runs import Closed, Status
 from sluice.connections import app_db
 
@@ -33,29 +36,54 @@ SILENT = "it was killed, or marked as failed by hand"
 
 
 def note_start(context: Context) -> None:
-    """Opens the run's row in `operations.pipeline_runs`, or opens it again if the run was cleared."""
+    """Opens the run's row in `operations.pipeline_runs`, or opens it again if the run was cleared.
+
+    Whoever opens it closes what earlier runs of the pipeline have left open.
+    """
     ti = context["ti"]
     with app_db() as connection:
-        pipeline_runs.ensure_open(connection, pipeline=ti.dag_id, run_id=ti.run_id)
+        opened = pipeline_runs.ensure_open(
+            connection, pipeline=ti.dag_id, run_id=ti.run_id, dry_run=is_dry_run(context)
+        )
+        alerts.begin_again(
+            connection,
+            pipeline=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=_map_index(ti),
+            try_number=ti.try_number,
+        )
+    if opened:
+        sweep(context, pipeline=ti.dag_id, but=ti.run_id)
+
+
+def is_dry_run(context: Context) -> bool:
+    """Whether the run publishes nothing: the param `dry_run`, where the DAG has one."""
+    return bool(context["params"].get("dry_run"))
 
 
 def note_failure(context: Context) -> None:
     """Puts the task and its error into the run's row, where the first one stays, and tells the alerts."""
     ti = context["ti"]
-    place = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"
-    exception = context.get("exception")
+    map_index = _map_index(ti)
+    place = ti.task_id if map_index < 0 else f"{ti.task_id}[{map_index}]"
+    exception: BaseException | str | None = context.get("exception")
     error = sentence(exception) or SILENT
     if isinstance(exception, AirflowTaskTimeout):  # which says the number of its process
         error = f"it took longer than its limit of {ti.task.execution_timeout}"
+        exception = f"AirflowTaskTimeout: {error}"
     log.error("%s failed in run %s: %s", place, ti.run_id, error)
     with app_db() as connection:
         pipeline_runs.note_error(connection, pipeline=ti.dag_id, run_id=ti.run_id, error=f"{place}: {error}")
-    try:
-        from sluice import alerting  # it reads the defaults, which name this function
-
-        alerting.task_failed(context)
-    except Exception:
-        log.exception("the alerts do not know of %s", place)
+        alerts.note(
+            connection,
+            pipeline=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=map_index,
+            try_number=ti.try_number,
+            error=exception,
+        )
 
 
 def run_succeeded(context: Context) -> None:
@@ -68,12 +96,12 @@ def run_failed(context: Context) -> None:
     _close(context, "failed")
 
 
-def sweep(*, pipeline: str | None = None, but: str | None = None) -> list[Closed]:
-    """Closes the rows of runs that have ended without a callback, and tells the alerts; only inside a task.
+def sweep(context: Context, *, pipeline: str | None = None, but: str | None = None) -> list[Closed]:
+    """Closes the rows of runs that have ended without a callback; only inside a task. `send_alerts` tells of them.
 
     Only runs of `pipeline`, where it is given, and not the run `but`.
     """
-    ti = get_current_context()["ti"]
+    ti = context["ti"]
 
     def state_of(dag_id: str, run_id: str) -> str | None:
         try:
@@ -89,13 +117,12 @@ def sweep(*, pipeline: str | None = None, but: str | None = None) -> list[Closed
         return _outcome("success", task_states(dag_id, run_id)) if state == "success" else state
 
     def reason_of(dag_id: str, run_id: str) -> str:
-        return _reason(task_states(dag_id, run_id))
+        return _reason(connection, dag_id, run_id, task_states(dag_id, run_id))
 
     with app_db(autocommit=True) as connection:
         closed = pipeline_runs.sweep(connection, state_of, reason_of, pipeline=pipeline, but=but)
     for run in closed:
         log.warning("%s %s had ended (%s) and nobody had said so", run.pipeline, run.run_id, run.status)
-        _tell(run.pipeline, run.run_id, run.status, task_states(run.pipeline, run.run_id))
     return closed
 
 
@@ -115,15 +142,20 @@ def _close(context: Context, told: Status) -> None:
         log.info("%s %s was cleared and goes on with %s: it stays open", dag.dag_id, run_id, ", ".join(going))
         return
     error = None
-    if (status := _outcome(told, states)) == "failed":
-        error = _reason(states)
-        if reason == "timed_out":
-            error = f"timed out: it did not end within {dag.dagrun_timeout}"
-        elif reason == "all_tasks_deadlocked":
-            error = f"deadlock: {', '.join(going)} can never run"
     with app_db() as connection:
+        if (status := _outcome(told, states)) == "failed":
+            error = _reason(connection, dag.dag_id, run_id, states)
+            if reason == "timed_out":
+                error = f"timed out: it did not end within {dag.dagrun_timeout}"
+            elif reason == "all_tasks_deadlocked":
+                error = f"deadlock: {', '.join(going)} can never run"
         pipeline_runs.close_run(connection, pipeline=dag.dag_id, run_id=run_id, status=status, error=error)
-    _tell(dag.dag_id, run_id, status, states)
+    try:
+        from sluice import alerting  # it reads the defaults, which name these functions
+
+        alerting.run_ended(dag.dag_id, run_id, status, states)
+    except Exception:
+        log.exception("nobody was told of %s %s: send_alerts will", dag.dag_id, run_id)
 
 
 def _outcome(told: Status, states: States) -> Status:
@@ -135,22 +167,16 @@ def _outcome(told: Status, states: States) -> Status:
     return "failed" if "failed" in states.values() else told
 
 
-def _reason(states: States) -> str:
-    """Why a run failed in which no task noted an error."""
+def _reason(connection: Connection[Any], dag_id: str, run_id: str, states: States) -> str:
+    """Why a run failed in whose row no task has noted an error since it was opened."""
     if not states:
         return "no task says why"
+    if noted := alerts.first_error(connection, pipeline=dag_id, run_id=run_id, states=states):
+        return noted
     failed = sorted(name for name, state in states.items() if state == "failed")
     return f"{', '.join(failed)}: {SILENT}" if failed else "no task failed: it timed out, or was marked by hand"
 
 
-def _tell(dag_id: str, run_id: str, status: Status, states: States) -> None:
-    """The alerts, which know by themselves what they were told before."""
-    try:
-        from sluice import alerting
-
-        if status == "failed":
-            alerting.run_failed(dag_id, run_id, states)
-        else:
-            alerting.run_succeeded(dag_id, run_id)
-    except Exception:
-        log.exception("the alerts do not know of %s %s", dag_id, run_id)
+def _map_index(ti: RuntimeTaskInstanceProtocol) -> int:
+    """-1 where the task is not mapped."""
+    return -1 if ti.map_index is None else ti.map_index

@@ -74,7 +74,7 @@ def abandoned_loads() -> int:
 @task
 def runs() -> int:
     """Closes rows of `operations.pipeline_runs` whose runs ended without saying so; gives how many."""
-    return 0 if _dry_run() else len(callbacks.sweep())
+    return 0 if _dry_run() else len(callbacks.sweep(get_current_context()))
 
 
 @task

@@ -26,10 +26,10 @@ from include.extract.client import http_date
 from include.operations.outbox import Answer
 
 CONNECTION = "slack_alerts"
-TRY_SECONDS = 5
-"""How long the server may say nothing: while it is connected to, and between two parts of its answer."""
-ALL_SECONDS = 6.0
-"""How long a message may take in all, the look-up of the host's name and an answer that drips included."""
+CALLBACK_SECONDS = 6
+"""How long a post may take where the DAG processor waits for it."""
+SEND_SECONDS = 30
+"""How long it may take elsewhere: one that Slack takes, but slowly, is not to be posted again and again."""
 
 _REMEDIES = {
     "action_prohibited": "the workspace's administrators do not let this webhook post: ask them",
@@ -60,8 +60,11 @@ def is_configured() -> bool:
     return bool((connection.password or "").strip()) or connection.conn_type != SlackWebhookHook.conn_type
 
 
-def post(payload: dict[str, Any]) -> Answer:
-    """Posts one message, once, within `ALL_SECONDS`; gives what became of it and raises nothing.
+def post(payload: dict[str, Any], *, seconds: int) -> Answer:
+    """Posts one message, once; gives what became of it and raises nothing.
+
+    Takes at most `seconds`, the look-up of the host's name and an answer that drips included; the server may say
+    nothing for a second less, while it is connected to and between two parts of its answer.
 
     `payload` holds `text` and `blocks` as Slack takes them. A proxy is the connection's own (extra `proxy`), else the
     environment's, but for what NO_PROXY names. The answer's `status` is None where none came, or one that is not a
@@ -69,7 +72,7 @@ def post(payload: dict[str, Any]) -> Answer:
     the URL.
     """
     try:
-        client = _client()
+        client = _client(seconds - 1)
     except (ConnectionUnusableError, AirflowNotFoundException) as error:
         return Answer(None, None, f'connection "{CONNECTION}": {error}')
     answers: list[Answer] = []
@@ -78,16 +81,16 @@ def post(payload: dict[str, Any]) -> Answer:
         try:
             answers.append(_read(client.send_dict(payload)))
         except Exception as error:  # of any kind: the library lets everything through
-            answers.append(Answer(None, None, _told(error, client.url)))
+            answers.append(Answer(None, None, _told(error, client)))
 
     # A thread, since the time-out is for each read: a server that drips, or a resolver that hangs, has no end by it.
     thread = threading.Thread(target=send, name="slack", daemon=True)
     thread.start()
-    thread.join(ALL_SECONDS)
-    return answers[0] if answers else Answer(None, None, f"no whole answer within {ALL_SECONDS:g} s")
+    thread.join(seconds)
+    return answers[0] if answers else Answer(None, None, f"no whole answer within {seconds} s")
 
 
-def _client() -> WebhookClient:
+def _client(seconds: int) -> WebhookClient:
     """A client that neither tries again nor logs: both would print the URL."""
     connection = SlackWebhookHook.get_connection(CONNECTION)
     if connection.conn_type != SlackWebhookHook.conn_type:
@@ -101,7 +104,7 @@ def _client() -> WebhookClient:
             "its password looks like a URL without a scheme: put https:// in front of it, or leave the token only"
         )
     silent = logging.Logger("slack", level=logging.CRITICAL + 1)  # noqa: LOG001 - one that no setting of logs reaches
-    hook = SlackWebhookHook(slack_webhook_conn_id=CONNECTION, timeout=TRY_SECONDS, retry_handlers=[], logger=silent)
+    hook = SlackWebhookHook(slack_webhook_conn_id=CONNECTION, timeout=seconds, retry_handlers=[], logger=silent)
     client = hook.client
     try:
         parts = urlsplit(client.url)
@@ -123,7 +126,8 @@ def _read(response: WebhookResponse) -> Answer:
         )
     said = f"{status} {body}" if _CODE.fullmatch(body) else f"{status}"
     remedy = _REMEDIES.get(body)
-    return Answer(status, _retry_after(response.headers), f"Slack answers {said}{f': {remedy}' if remedy else ''}")
+    error = f"Slack answers {said}{f': {remedy}' if remedy else ''}"
+    return Answer(status, _retry_after(response.headers), error, unusable=bool(remedy))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -136,14 +140,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return max((at - (http_date(given.get("date")) or datetime.now(UTC))).total_seconds(), 0.0)
 
 
-def _told(error: Exception, url: str) -> str:
+def _told(error: Exception, client: WebhookClient) -> str:
     """What went wrong on the way. Only what is known to be harmless is quoted: some errors hold the whole URL."""
     reason = error.reason if isinstance(error, URLError) else error
     match reason:
         case socket.gaierror():
-            return f"the name {urlsplit(url).hostname} cannot be resolved"
+            return f"the name {urlsplit(client.url).hostname} cannot be resolved"
         case TimeoutError():
-            return f"no answer within {TRY_SECONDS} s"
+            return f"no answer within {client.timeout} s"
         case http.client.IncompleteRead():
             return "the answer breaks off"
         case OSError():

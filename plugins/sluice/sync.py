@@ -181,11 +181,11 @@ def sync_entity(contract: Contract, mode: Mode) -> TaskGroup:
 
 
 def start() -> None:
-    """Opens the run's row in `operations.pipeline_runs`, and closes what earlier runs have left open."""
-    ti = get_current_context()["ti"]
+    """Notes that the run begins: anew, where it was cleared from its start."""
+    context = get_current_context()
+    ti = context["ti"]
     with app_db() as connection:
-        pipeline_runs.open_run(connection, pipeline=ti.dag_id, run_id=ti.run_id)
-    callbacks.sweep(pipeline=ti.dag_id, but=ti.run_id)
+        pipeline_runs.open_run(connection, pipeline=ti.dag_id, run_id=ti.run_id, dry_run=callbacks.is_dry_run(context))
 
 
 def finish() -> None:

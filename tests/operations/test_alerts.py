@@ -29,10 +29,11 @@ HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 
 
-def links(task_id: str | None) -> Links:
+def links(task_id: str | None, map_index: int = -1) -> Links:
     run = "https://airflow.test/run"
     section = task_id.rpartition(".")[2] if task_id else None
-    return Links(log=f"{run}/{task_id}" if task_id else None, run=run, data_docs=f"{run}/docs", section=section)
+    log = f"{run}/{task_id}" + (f"/{map_index}" if map_index >= 0 else "")
+    return Links(log=log if task_id else None, run=run, data_docs=f"{run}/docs", section=section)
 
 
 def begin(db: Database, pipeline: str, run_id: str) -> None:
@@ -40,7 +41,7 @@ def begin(db: Database, pipeline: str, run_id: str) -> None:
         """
         insert into operations.pipeline_runs (pipeline, run_id, started_at) values (%s, %s, clock_timestamp())
         on conflict (pipeline, run_id) do update set
-          started_at = clock_timestamp(), ended_at = null, status = 'running'
+          started_at = clock_timestamp(), ended_at = null, status = 'running', told = false
         """,
         (pipeline, run_id),
     )
@@ -250,8 +251,8 @@ def test_a_failed_run_makes_one_message_of_all_that_failed(app_db: Database) -> 
         *("*Last good run*", f"{good[0]:%Y-%m-%d %H:%M} UTC, 1 d 2 h ago (r0)"),
         *("*Owner*", "data"),
         f"*customers.gate*: AirflowFailException: email_is_unique failed &lt;!channel&gt; (<{log}/customers.gate|log>)",
-        f"*orders.stage* (2 instances): ValueError: bad (<{log}/orders.stage|log>)",
-        f"*orders.stage*: was killed, or marked as failed by hand (<{log}/orders.stage|log>)",
+        f"*orders.stage* (2 instances): ValueError: bad (<{log}/orders.stage/1|log>)",
+        f"*orders.stage*: was killed, or marked as failed by hand (<{log}/orders.stage/3|log>)",
         f"*products.extract*: was killed, or marked as failed by hand (<{log}/products.extract|log>)",
         "1 task did not start because of that",
         "*Expectations that failed*",
@@ -352,6 +353,85 @@ def test_a_run_that_was_cleared_and_fails_again_is_counted_anew(app_db: Database
     assert tell_failed(app_db, "daily", "r1", {"load": "failed"}) is None
     assert tell_failed(app_db, "daily", "r1", {"load": "failed"}) is None
     assert [row[2] for row in told(app_db)] == ["pending", "folded", "folded"]
+
+
+def test_a_failed_task_that_was_not_cleared_with_another_is_told_with_what_it_said(app_db: Database) -> None:
+    states: dict[str, str | None] = {"customers.gate": "failed", "products.extract": "failed"}
+    begin(app_db, "daily", "r1")
+    check(app_db, "daily", "r1", "critical")
+    note(app_db, "daily", "r1", "customers.gate", "GateError: 7 rows")
+    note(app_db, "daily", "r1", "products.extract", OSError("reset"))
+    end(app_db, "daily", "r1", "failed")
+    first = payload(app_db, tell_failed(app_db, "daily", "r1", states))
+
+    def again(error: str | None) -> None:
+        """The extract is cleared alone, and fails again."""
+        begin(app_db, "daily", "r1")
+        row = app_db.execute("select max(try_number) from operations.alerts").fetchone()
+        assert row is not None
+        name = {"pipeline": "daily", "run_id": "r1", "task_id": "products.extract", "map_index": -1}
+        alerts.begin_again(app_db, **name, try_number=row[0] + 1)
+        if error:
+            note(app_db, "daily", "r1", "products.extract", error, tries=row[0] + 1)
+        end(app_db, "daily", "r1", "failed")
+
+    again("OSError: reset")
+    assert tell_failed(app_db, "daily", "r1", states) is None  # the same: counted
+    (folded,) = app_db.execute("select payload from operations.messages where status = 'folded'").fetchall()
+    assert texts(folded[0]).splitlines()[-12:] == texts(first).splitlines()[-12:]
+    assert [line for line in texts(first).splitlines() if "email_is_unique" in line] != []
+    name = {"pipeline": "daily", "run_id": "r1"}
+    assert alerts.first_error(app_db, **name, states=states) == "customers.gate: GateError: 7 rows"
+
+    again(None)  # killed: what an earlier try of it said is not why
+    killed = payload(app_db, tell_failed(app_db, "daily", "r1", states))
+    assert [line.partition(" (<")[0] for line in texts(killed).splitlines() if line.startswith(("*cus", "*pro"))] == [
+        "*customers.gate*: GateError: 7 rows",
+        "*products.extract*: was killed, or marked as failed by hand",
+    ]
+    assert alerts.first_error(app_db, **name, states={"products.extract": "failed"}) is None
+    assert alerts.first_error(app_db, **name, states={}) is None
+
+
+def test_runs_of_which_nobody_was_told_are_known_for_a_day(app_db: Database) -> None:
+    for run_id, status in (("r1", "failed"), ("r2", "success")):
+        begin(app_db, "daily", run_id)
+        assert alerts.untold(app_db) == []
+        end(app_db, "daily", run_id, status)  # and whoever should have told of it died
+        assert alerts.untold(app_db) == [("daily", run_id, status)]
+        if status == "failed":
+            tell_failed(app_db, "daily", run_id, {})
+        else:
+            tell_succeeded(app_db, "daily", run_id)
+        assert alerts.untold(app_db) == []
+    assert [row[0] for row in told(app_db)] == ["failure", "recovered"]
+    begin(app_db, "daily", "r3")
+    end(app_db, "daily", "r3", "failed")
+    pass_time(app_db, 23 * HOUR)
+    assert alerts.untold(app_db) == [("daily", "r3", "failed")]
+    pass_time(app_db, HOUR)
+    assert alerts.untold(app_db) == []
+
+
+def test_a_dry_run_ends_no_outage_and_is_no_good_run(app_db: Database) -> None:
+    succeed(app_db, "daily", "r0")
+    pass_time(app_db, 27 * HOUR)
+    fail(app_db, "daily", "r1")
+    begin(app_db, "daily", "dry")
+    app_db.execute("update operations.pipeline_runs set dry_run = true where run_id = 'dry'")
+    check(app_db, "daily", "dry")
+    end(app_db, "daily", "dry", "success")
+    tell_succeeded(app_db, "daily", "dry")
+    assert [row[0] for row in told(app_db)] == ["failure", "warnings"]
+    assert app_db.execute("select run_id from operations.last_good_runs").fetchall() == [("r0",)]
+    assert len(tell_late(app_db, daily=26 * HOUR)) == 1
+    assert len(succeed(app_db, "daily", "r2")) == 1
+
+    begin(app_db, "delta", "dry")
+    app_db.execute("update operations.pipeline_runs set dry_run = true where pipeline = 'delta'")
+    end(app_db, "delta", "dry", "success")
+    pass_time(app_db, 27 * HOUR)
+    assert tell_late(app_db, delta=HOUR) == []  # nobody waits for what was only tried
 
 
 def test_the_first_success_ends_the_outage_once(app_db: Database) -> None:

@@ -124,12 +124,56 @@ def test_after_429_all_wait_as_long_as_slack_says(db: Database, retry_after: flo
     put(db, "c", pipeline="delta")
     slack = Slack(OK, Answer(429, retry_after, "rate_limited"))
     assert deliver(db, slack, seconds=10) == Delivered(sent=1, refused=0, waiting=2)
-    assert waits(db) == {"b": seconds, "c": seconds}
+    assert waits(db) == {"b": seconds, "c": 0}
     assert stored(db)[1:] == [("b", "pending", 1, "rate_limited"), ("c", "pending", 0, None)]
-    assert deliver(db, slack, seconds=10) == Delivered(0, 0, 2)
+    (later,) = put(db, "d", pipeline="late")
+    assert deliver(db, slack, seconds=10, only=[later]) == Delivered(0, 0, 1)
+    assert deliver(db, slack, seconds=10) == Delivered(0, 0, 3)
     make_due(db)
-    assert deliver(db, slack, seconds=10) == Delivered(2, 0, 0)
-    assert slack.sent == ["a", "b", "b", "c"]
+    assert deliver(db, slack, seconds=10) == Delivered(3, 0, 0)
+    assert slack.sent == ["a", "b", "b", "c", "d"]
+
+
+@pytest.mark.usefixtures("no_pace")
+def test_a_server_that_is_down_may_say_for_how_long(db: Database) -> None:
+    put(db, "a")
+    put(db, "b", pipeline="delta")
+    slack = Slack(Answer(503, 300.0, "maintenance"))
+    assert deliver(db, slack, seconds=10) == Delivered(0, 0, 2)
+    assert waits(db) == {"a": 300, "b": 0}
+    assert deliver(db, slack, seconds=10) == Delivered(0, 0, 2)
+    assert slack.sent == ["a"]
+
+
+@pytest.mark.usefixtures("no_pace")
+def test_a_webhook_that_takes_nothing_does_not_cost_all_that_waits(db: Database) -> None:
+    put(db, "a", "b")
+    slack = Slack(Answer(404, None, "no_service: make a new one", unusable=True))
+    unusable = "no_service: make a new one"
+    assert deliver(db, slack, seconds=10) == Delivered(sent=0, refused=1, waiting=1, unusable=unusable)
+    assert deliver(db, slack, seconds=10) == Delivered(sent=1, refused=0, waiting=0)
+    assert stored(db) == [("a", "refused", 1, unusable), ("b", "sent", 1, None)]
+
+
+def test_what_is_refused_counts_for_the_pace(db: Database) -> None:
+    put(db, "a", "b")
+    slack = Slack(Answer(400, None, "invalid_blocks"))
+    assert deliver(db, slack, seconds=0.5) == Delivered(sent=0, refused=1, waiting=1)
+    assert deliver(db, slack, seconds=10) == Delivered(sent=1, refused=0, waiting=0)
+    assert slack.times[1] - slack.times[0] > 0.99
+
+
+@pytest.mark.usefixtures("no_pace")
+def test_what_was_posted_is_marked_though_somebody_holds_its_row(app_database: str, db: Database) -> None:
+    put(db, "a")
+    slack = Slack()
+    with psycopg.connect(app_database) as other:
+        other.execute("select from operations.messages for update")
+        release = threading.Timer(1.0, other.rollback)
+        release.start()
+        assert deliver(db, slack, seconds=0.5) == Delivered(1, 0, 0)
+        release.join()
+    assert slack.sent == ["a"]
 
 
 @pytest.mark.usefixtures("no_pace")

@@ -25,11 +25,16 @@ select
      where f.pipeline = p.pipeline and f.status = 'failed' and f.ended_at > coalesce(g.ended_at, '-infinity')
   ) as failed_since,
   p.first_started_at
-  from (select pipeline, min(started_at) as first_started_at from operations.pipeline_runs group by pipeline) as p
+  from (
+    select pipeline, min(started_at) as first_started_at
+      from operations.pipeline_runs
+     where not dry_run
+     group by pipeline
+  ) as p
   left join lateral (
     select run_id, started_at, ended_at
       from operations.pipeline_runs r
-     where r.pipeline = p.pipeline and r.status = 'success'
+     where r.pipeline = p.pipeline and r.status = 'success' and not r.dry_run
      order by r.ended_at desc
      limit 1
   ) as g on true
@@ -49,6 +54,12 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=False, comment="one sentence, secrets and personal data masked"),
         sa.Column(
             "alerted_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.Column(
+            "cleared_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when the task was run again: this is no longer why its run fails",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alerts")),
         sa.UniqueConstraint(
@@ -96,6 +107,19 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "next_attempt_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.Column(
+            "posted_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when it was last posted, whatever came of it",
+        ),
+        sa.Column(
+            "holds_all",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="Slack said when to come again: nothing is posted before next_attempt_at",
         ),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("error", sa.Text(), nullable=True, comment="why it was not sent"),
@@ -208,11 +232,44 @@ def upgrade() -> None:
         unique=False,
         schema="operations",
     )
+    op.add_column(
+        "pipeline_runs",
+        sa.Column("dry_run", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        schema="operations",
+    )
+    op.add_column(
+        "pipeline_runs",
+        sa.Column(
+            "told",
+            sa.Boolean(),
+            server_default=sa.text("true"),  # nobody is told of what ended before there were alerts
+            nullable=False,
+            comment="whether the alerts know how it ended; if not, send_alerts tells them",
+        ),
+        schema="operations",
+    )
+    op.alter_column("pipeline_runs", "told", server_default=sa.text("false"), schema="operations")
+    op.create_index(
+        op.f("ix_pipeline_runs_ended_at"),
+        "pipeline_runs",
+        ["ended_at"],
+        unique=False,
+        schema="operations",
+        postgresql_where=sa.text("not told"),
+    )
     op.execute(LAST_GOOD_RUNS)
 
 
 def downgrade() -> None:
     op.execute("drop view operations.last_good_runs")
+    op.drop_index(
+        op.f("ix_pipeline_runs_ended_at"),
+        table_name="pipeline_runs",
+        schema="operations",
+        postgresql_where=sa.text("not told"),
+    )
+    op.drop_column("pipeline_runs", "told", schema="operations")
+    op.drop_column("pipeline_runs", "dry_run", schema="operations")
     op.drop_index(op.f("ix_pipeline_runs_pipeline_status_ended_at"), table_name="pipeline_runs", schema="operations")
     op.drop_index(op.f("ix_quality_results_pipeline_run_id"), table_name="quality_results", schema="operations")
     op.drop_index(op.f("ix_quality_results_pipeline_checked_at"), table_name="quality_results", schema="operations")
