@@ -60,7 +60,7 @@ def is_configured() -> bool:
     return bool((connection.password or "").strip()) or connection.conn_type != SlackWebhookHook.conn_type
 
 
-def post(payload: dict[str, Any], *, seconds: int) -> Answer:
+def post(payload: dict[str, Any], *, seconds: int = CALLBACK_SECONDS) -> Answer:
     """Posts one message, once; gives what became of it and raises nothing.
 
     Takes at most `seconds`, the look-up of the host's name and an answer that drips included; the server may say

@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from include.operations import pipeline_runs
+from include.operations import alerts, pipeline_runs
 from sluice import alerting, callbacks
 
 pytestmark = pytest.mark.database
@@ -39,9 +39,7 @@ def airflow(app_database: str, monkeypatch: pytest.MonkeyPatch) -> Airflow:
     airflow = Airflow()
     monkeypatch.setenv("AIRFLOW_CONN_APP_DB", app_database)
     monkeypatch.setattr(callbacks, "task_states", lambda *_: airflow.states)
-    monkeypatch.setattr(alerting, "run_failed", lambda *told: airflow.told.append(("failed", *told)))
-    monkeypatch.setattr(alerting, "run_succeeded", lambda *told: airflow.told.append(("success", *told)))
-    monkeypatch.setattr(alerting, "task_failed", lambda context: airflow.told.append(("task", context["ti"].task_id)))
+    monkeypatch.setattr(alerting, "run_ended", lambda *told: airflow.told.append(told))
     return airflow
 
 
@@ -51,12 +49,25 @@ def ended(reason: str) -> Any:
     return {"dag": dag, "run_id": NAME["run_id"], "reason": reason}
 
 
-def of_a_task(exception: BaseException | None = None, map_index: int = -1) -> Any:
+def of_a_task(
+    exception: BaseException | None = None,
+    map_index: int = -1,
+    tries: int = 1,
+    run_id: str = NAME["run_id"],
+    **params: Any,
+) -> Any:
     task = SimpleNamespace(execution_timeout=timedelta(minutes=5))
     ti = SimpleNamespace(
-        dag_id="a_sync", run_id=NAME["run_id"], task_id="customers.stage", map_index=map_index, task=task
+        dag_id="a_sync", run_id=run_id, task_id="customers.stage", map_index=map_index, try_number=tries, task=task
     )
-    return {"ti": ti, "exception": exception} if exception else {"ti": ti}
+    return {"ti": ti, "params": params} | ({"exception": exception} if exception else {})
+
+
+def noted(database: Database) -> list[tuple[Any, ...]]:
+    database.rollback()
+    return database.execute(
+        "select task_id, map_index, error_class, error, cleared_at is not null from operations.alerts order by id"
+    ).fetchall()
 
 
 def row(database: Database) -> tuple[Any, ...] | None:
@@ -120,8 +131,7 @@ def test_the_end_of_a_run_closes_its_row_and_is_told(
     airflow.states = states
     getattr(callbacks, callback)(ended(reason))
     assert row(app_db) == (status, error, True)
-    told = ("success", "a_sync", "manual__1") if status == "success" else ("failed", "a_sync", "manual__1", states)
-    assert airflow.told == [told]
+    assert airflow.told == [("a_sync", "manual__1", status, states)]
 
 
 @pytest.mark.parametrize("going", [None, "queued", "scheduled", "running", "up_for_retry", "deferred", "restarting"])
@@ -146,23 +156,37 @@ def test_the_first_error_of_a_task_is_the_runs_whoever_else_fails_and_whatever_c
     for _ in range(2):
         callbacks.run_failed(ended("task_failure"))
     assert row(app_db) == ("failed", "customers.stage[3]: no such column: nme", True)
-    failed = ("failed", "a_sync", "manual__1", KILLED)
-    assert airflow.told == [("task", "customers.stage"), ("task", "customers.stage"), failed, failed]
+    assert airflow.told == [("a_sync", "manual__1", "failed", KILLED)] * 2
+    assert noted(app_db) == [
+        ("customers.stage", 3, "ValueError", "ValueError: no such column: nme", False),
+        ("customers.stage", -1, "ValueError", "ValueError: another", False),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("exception", "error"),
+    ("exception", "error", "kind", "told"),
     [
-        (AirflowTaskTimeout("Timeout, PID: 4711"), "customers.stage: it took longer than its limit of 0:05:00"),
-        (None, "customers.stage: it was killed, or marked as failed by hand"),
-        (ValueError("token=hunter22222"), "customers.stage: token=***"),
+        (
+            AirflowTaskTimeout("Timeout, PID: 4711"),
+            "it took longer than its limit of 0:05:00",
+            "AirflowTaskTimeout",
+            "AirflowTaskTimeout: it took longer than its limit of 0:05:00",
+        ),
+        (
+            None,
+            "it was killed, or marked as failed by hand",
+            "killed",
+            "was killed, or marked as failed by hand",
+        ),
+        (ValueError("token=hunter22222"), "token=***", "ValueError", "ValueError: token=***"),
     ],
 )
 def test_a_tasks_error_is_a_sentence_without_secrets(
-    app_db: Database, airflow: Airflow, exception: BaseException | None, error: str
+    app_db: Database, airflow: Airflow, exception: BaseException | None, error: str, kind: str, told: str
 ) -> None:
     callbacks.note_failure(of_a_task(exception))
-    assert row(app_db) == ("running", error, False)
+    assert row(app_db) == ("running", f"customers.stage: {error}", False)
+    assert noted(app_db) == [("customers.stage", -1, kind, told, False)]
 
 
 def test_alerts_that_break_change_nothing(
@@ -171,16 +195,15 @@ def test_alerts_that_break_change_nothing(
     def broken(*_: Any) -> None:
         raise ConnectionError("no Slack")
 
-    monkeypatch.setattr(alerting, "task_failed", broken)
-    monkeypatch.setattr(alerting, "run_failed", broken)
+    monkeypatch.setattr(alerting, "run_ended", broken)
     airflow.states = KILLED
     callbacks.note_failure(of_a_task(ValueError("no answer")))
     callbacks.run_failed(ended("task_failure"))
     assert row(app_db) == ("failed", "customers.stage: no answer", True)
     assert [record.message for record in caplog.records if record.exc_info] == [
-        "the alerts do not know of customers.stage",
-        "the alerts do not know of a_sync manual__1",
+        "nobody was told of a_sync manual__1: send_alerts will",
     ]
+    assert alerts.untold(app_db) == [("a_sync", "manual__1", "failed")]
 
 
 def test_a_cleared_run_is_opened_by_whichever_task_comes_first(app_db: Database, airflow: Airflow) -> None:
@@ -188,3 +211,37 @@ def test_a_cleared_run_is_opened_by_whichever_task_comes_first(app_db: Database,
     app_db.commit()
     callbacks.note_start(of_a_task())
     assert row(app_db) == ("running", None, False)
+
+
+def test_a_task_that_was_not_cleared_is_still_why_the_run_fails(app_db: Database, airflow: Airflow) -> None:
+    callbacks.note_start(of_a_task())
+    callbacks.note_failure(of_a_task(ValueError("no such column: nme"), map_index=0))
+    airflow.states = KILLED
+    callbacks.run_failed(ended("task_failure"))
+    callbacks.note_start(of_a_task(map_index=1, tries=2))  # another is cleared, and goes well
+    callbacks.run_failed(ended("task_failure"))
+    assert row(app_db) == ("failed", "customers.stage[0]: ValueError: no such column: nme", True)
+
+    callbacks.note_start(of_a_task(map_index=0, tries=2))  # it is cleared too, and killed
+    assert [line[-1] for line in noted(app_db)] == [True]
+    callbacks.run_failed(ended("task_failure"))
+    assert row(app_db) == ("failed", SILENT, True)
+
+
+def test_a_run_closes_what_an_earlier_one_of_its_pipeline_left_open_and_says_if_it_is_dry(
+    app_db: Database, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callbacks.note_start(of_a_task(run_id="lost", dry_run=False))
+    context = of_a_task(dry_run=True)
+    context["ti"].get_dagrun_state = lambda dag_id, run_id: "failed"
+    airflow.states = KILLED
+    for _ in range(2):  # the second task of the run
+        callbacks.note_start(context)
+        context["ti"].get_dagrun_state = None
+    app_db.rollback()
+    rows = app_db.execute("select run_id, status, error_message, dry_run from operations.pipeline_runs order by id")
+    assert rows.fetchall() == [
+        ("lost", "failed", f"{SILENT}; no callback had come when this was found", False),
+        ("manual__1", "running", None, True),
+    ]
+    assert alerts.untold(app_db) == [("a_sync", "lost", "failed")]

@@ -1,0 +1,140 @@
+"""From the end of a run to Slack, on a real database and a webhook that checks what it is sent.
+
+Airflow's answers are stood in for; `tests/e2e/test_alerts.py` has all of it under a real scheduler.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.operations import alerts, pipeline_runs
+from sluice import alerting, callbacks, slack
+from tests.slack_server import Reply, SlackServer, serving_slack
+
+pytestmark = pytest.mark.database
+
+Database = psycopg.Connection[Any]
+STATES = {"start": "success", "customers.stage_0": "success", "customers.stage_1": "failed"}
+
+
+@pytest.fixture
+def server(app_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackServer]:
+    with serving_slack() as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("AIRFLOW_CONN_SLACK_ALERTS", server.connection)
+        monkeypatch.setenv("AIRFLOW_CONN_APP_DB", app_database)
+        monkeypatch.setattr(callbacks, "task_states", lambda *_: STATES)
+        yield server
+
+
+def close(db: Database, run_id: str, status: pipeline_runs.Status = "failed") -> None:
+    pipeline_runs.open_run(db, pipeline="daily", run_id=run_id)
+    db.commit()
+    if status == "failed":
+        alerts.note(
+            db,
+            pipeline="daily",
+            run_id=run_id,
+            task_id="customers.stage",
+            map_index=1,
+            try_number=4,
+            error=ValueError("no memory"),
+        )
+    pipeline_runs.close_run(db, pipeline="daily", run_id=run_id, status=status)
+    db.commit()
+
+
+def messages(db: Database) -> list[tuple[str, str]]:
+    db.rollback()
+    return db.execute("select kind, status from operations.messages order by id").fetchall()
+
+
+def test_a_failure_and_its_recovery_are_posted_at_once_with_the_log_of_the_instance_that_failed(
+    app_db: Database, server: SlackServer
+) -> None:
+    close(app_db, "r 1")
+    alerting.run_ended("daily", "r 1", "failed", STATES)
+    close(app_db, "r 2", "success")
+    alerting.run_ended("daily", "r 2", "success", {"start": "success"})
+    assert messages(app_db) == [("failure", "sent"), ("recovered", "sent")]
+    failure, recovered = server.payloads
+    assert failure["text"] == "daily failed: customers.stage: ValueError: no memory"
+    assert "/dags/daily/runs/r%201/tasks/customers.stage/mapped/1|log>" in json.dumps(failure)
+    assert recovered["text"].startswith("daily has recovered after ")
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes"),
+    [("90", 90), ("0.5", 0.5), ("0", 0), *((wrong, 60) for wrong in ("60 min", "", "nan", "inf", "-5", "1e12"))],
+)
+def test_a_wrong_window_stops_no_alert(
+    app_db: Database, server: SlackServer, monkeypatch: pytest.MonkeyPatch, given: str, minutes: float
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_ALERT_WINDOW_MINUTES", given)
+    assert alerting.window() == timedelta(minutes=minutes)
+    close(app_db, "r1")
+    alerting.run_ended("daily", "r1", "failed", STATES)
+    assert messages(app_db) == [("failure", "sent")]
+
+
+def test_what_no_callback_could_tell_is_told_whatever_breaks_for_another(
+    app_db: Database, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id in ("r1", "r2", "r3"):
+        close(app_db, run_id)
+
+    def answers(dag_id: str, run_id: str) -> dict[str, str]:
+        if run_id == "r1":
+            raise ConnectionError("Airflow's API is down")
+        return STATES
+
+    monkeypatch.setattr(callbacks, "task_states", answers)
+    with pytest.raises(RuntimeError, match="of 3 runs 1 cannot be told of: daily r1: Airflow's API is down"):
+        alerting.untold.function()
+    assert messages(app_db) == [("failure", "pending"), ("failure", "folded")]
+    monkeypatch.setattr(callbacks, "task_states", lambda *_: STATES)
+    assert alerting.untold.function() == 1
+    assert alerting.untold.function() == 0
+    assert messages(app_db) == [("failure", "pending"), ("failure", "folded"), ("failure", "folded")]
+    assert server.payloads == []
+    assert alerting.send.function() == {"sent": 1, "refused": 0, "waiting": 0}
+
+
+def test_a_webhook_that_is_gone_fails_the_task_that_sends_with_what_to_do(
+    app_db: Database, server: SlackServer
+) -> None:
+    for pipeline in ("a", "b"):
+        app_db.execute(
+            """
+            insert into operations.messages (kind, pipeline, fingerprint, payload)
+            values ('failure', %s, 'x', '{"text": "a", "blocks": [{"type": "divider"}]}')
+            """,
+            (pipeline,),
+        )
+    app_db.commit()
+    server.script = [Reply(404, "no_service")]
+    gone = "Slack answers 404 no_service: the webhook was removed or switched off: make a new one .*; 1 messages wait"
+    with pytest.raises(AirflowFailException, match=gone):
+        alerting.send.function()
+    assert messages(app_db) == [("failure", "refused"), ("failure", "pending")]
+
+
+def test_a_callback_ends_in_time_whatever_slack_does(
+    app_db: Database, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slack.CALLBACK_SECONDS + alerting.CALLBACK_SECONDS <= 10
+    monkeypatch.setattr(slack, "CALLBACK_SECONDS", 2)
+    server.script = [Reply(wait=10)]
+    close(app_db, "r1")
+    began = time.monotonic()
+    alerting.run_ended("daily", "r1", "failed", STATES)
+    assert time.monotonic() - began < 3
+    assert messages(app_db) == [("failure", "pending")]
