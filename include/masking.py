@@ -24,10 +24,12 @@ _LOCATION = re.compile(  # a URL, or a path with a query
     r"""(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://|(?<![^\s"'<>(=])/[^\s"'<>?]*+\?)[^\s"'<>]*""", re.IGNORECASE
 )
 _ASSIGNED = re.compile(
-    r"""((?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|credentials?)["']?\s*=\s*|authorization["']?\s*[=:]\s*"""
+    r"""((?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|credentials?)["']?\s*=\s*"""
+    r"""|(?:authorization["']?|\bx-[\w-]*(?:key|token|secret)["']?)\s*[=:]\s*(?:(?:token|digest|apikey|negotiate)\s+)?"""
     r"""|["'][\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key)["']\s*:\s*)(?!\*{3})("[^"]*"|'[^']*'|[^\s"',;)}]+)""",
     re.IGNORECASE,
 )
+_SLACK_TOKEN = re.compile(r"\bxox[a-z]-[\w-]+")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _WORD = r"""\s@"(),:;<>\[\]\\/=?&'"""  # ends what stands before the @ of an address
 _EMAIL = re.compile(
@@ -88,10 +90,11 @@ def mask_values(text: str, secrets: set[str]) -> str:
 def mask_secrets(text: str) -> str:
     """`text` with the secrets masked that can be told by how they are written.
 
-    User information and secret-looking parameters of URLs, whole webhook URLs of Slack, `password=...` and the like,
-    tokens after `Bearer`.
+    User information and secret-looking parameters of URLs, webhook URLs and tokens of Slack, `password=...` and the
+    like, headers of that kind, tokens after `Bearer`.
     """
     text = _WEBHOOK.sub(MASK, text)
+    text = _SLACK_TOKEN.sub(MASK, text)
     text = _LOCATION.sub(lambda found: mask_url(found[0]), text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
     return _ASSIGNED.sub(rf"\1{MASK}", text)

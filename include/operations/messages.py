@@ -352,9 +352,11 @@ def _fields(run: Run, *more: tuple[str, str], good: bool = True) -> Payload:
 
 def _links(run: Run, *sections: str) -> Payload:
     """The run's page, its Data Docs, and where the runbook says what to do, as a link or at least as a name."""
-    book = run.links.runbook
-    said = [_section_of(book, section) for section in list(dict.fromkeys(sections))[:4]]
-    shown = [_link(run.links.run, "Run"), _link(run.links.data_docs, "Data Docs"), f"Runbook: {', '.join(said)}"]
+    named = list(dict.fromkeys(sections))[:4]
+    book = ", ".join(_section_of(run.links.runbook, section) for section in named)
+    if len(book) > URL:  # of an address that long the name is better than half of it
+        book = ", ".join(_section_of(None, section) for section in named)
+    shown = [_link(run.links.run, "Run"), _link(run.links.data_docs, "Data Docs"), f"Runbook: {book}"]
     return {"type": "context", "elements": [_markdown(link) for link in shown if link]}
 
 

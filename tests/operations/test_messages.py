@@ -27,6 +27,7 @@ NASTY = [
 ]
 TEXT = st.one_of(st.text(st.characters(exclude_categories=[])), st.sampled_from(NASTY))
 URL = st.one_of(st.none(), TEXT, TEXT.map(lambda text: f"https://airflow.test/{text}"))
+URL |= st.integers(1, 1600).map(lambda length: f"https://airflow.test/{'x' * length}")
 LINKS = st.builds(Links, URL, URL, URL, URL)
 TIME = st.datetimes(timezones=st.just(UTC))
 COUNT = st.integers(0, 10**12)
@@ -37,7 +38,9 @@ RUN = st.builds(
     st.none() | TEXT, st.none() | TIME, st.none() | LENGTH,
 )  # fmt: skip
 CHECKS = st.lists(st.builds(Check, TEXT, TEXT, st.none() | TEXT, TEXT), max_size=12).map(tuple)
-TASKS = st.lists(st.builds(FailedTask, TEXT, TEXT, st.integers(1, 99), st.booleans(), URL), max_size=12).map(tuple)
+TASKS = st.lists(st.builds(FailedTask, TEXT, TEXT, st.integers(1, 99), st.booleans(), URL, TEXT), max_size=12).map(
+    tuple
+)
 PAYLOAD = st.one_of(
     st.builds(Failure, RUN, TASKS, COUNT, CHECKS, CHECKS, st.none() | TIME, COUNT).map(messages.failure),
     st.builds(messages.Warnings, RUN, CHECKS).map(messages.warnings),
@@ -108,6 +111,16 @@ def test_links_are_pages_only() -> None:
         block for block in messages.late(Late(run, timedelta(hours=1)))["blocks"] if block["type"] == "context"
     ]
     assert [element["text"] for element in context["elements"]] == ["Runbook: <https://r/a%7Cb?c&amp;d%20e#late|late>"]
+
+
+@pytest.mark.parametrize("length", [100, 740, 1400])
+def test_long_addresses_of_the_runbook_become_names(length: int) -> None:
+    run = Run("daily", "r1", "data", Links(runbook=f"https://r/{'x' * length}"))
+    tasks = tuple(FailedTask(name, "broke", section=name) for name in ("extract", "stage", "gate", "publish"))
+    payload = messages.failure(Failure(run, tasks))
+    assert problems(payload) == []
+    assert ("<https://r/" in shown(payload)[-1]) == (length == 100)
+    assert "publish" in shown(payload)[-1]
 
 
 def section(text: str) -> Payload:
