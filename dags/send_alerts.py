@@ -3,13 +3,14 @@
 A run that fails tells so itself, once, in `operations.messages`. This sends what could not be sent then, closes the
 windows in which the same failure is only counted, and looks for pipelines whose last good run is too old.
 
-**Each run**: *lateness* reads the view `operations.last_good_runs`; *send* posts what waits, oldest first, one message
-a second, to the connection `slack_alerts`. What Slack refuses (400, 404) is marked so and never sent again; what it
-does not answer waits for the next run. Without the connection alerts go to the log of the task. The Variable
-`alert_window_minutes` (60) says how long the same failure is counted, not told again.
+**Each run**: *untold* writes the messages of runs whose callbacks died before they could; *lateness* reads the view
+`operations.last_good_runs`; *send* posts what waits, oldest first, one message a second, to the connection
+`slack_alerts`. What Slack refuses (400, 404) is marked so and never sent again; what it does not answer waits for the
+next run. Without the connection alerts go to the log of the task. The Variable `alert_window_minutes` (60) says how
+long the same failure is counted, not told again.
 
 **When it fails** alerts wait, in `operations.messages` with the status `pending`; the next run sends them. Slack being
-down does not fail it.
+down does not fail it; a webhook that Slack no longer knows does, since nobody would hear of it otherwise.
 
 **Safe to re-run**, at any time: a message that was sent is not sent again. It works by now, not by data interval.
 """
