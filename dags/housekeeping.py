@@ -6,8 +6,8 @@ saying so. Pending letters are kept however old they are; `operations.sync_log` 
 are not touched.
 
 **How long**: the Variables `landing_retention_days` (14), `letter_retention_days` (90), `staging_retention_hours` (24),
-`quality_retention_days` (90), `alert_retention_days` (90), and `data_docs_keep` (500 pages of a pipeline). A dry run
-says what would go.
+`quality_retention_days` (90), `alert_retention_days` (90), and `data_docs_keep` (the pages of 500 runs of a pipeline).
+A dry run says what would go.
 
 **When it fails** something is kept longer than it should be: read the log, mend, clear the task. Each goes on where it
 was.

@@ -82,12 +82,14 @@ class Children:
     """A nested list of the record, kept in a table of its own and replaced together with its parent.
 
     `parent` names the columns that hold the parent's key, in its order; `key` the fields that tell siblings apart.
+    `minimum_rows` is the floor of the published table, 0 where none need be there.
     """
 
     table: str
     record: type[Record]
     parent: tuple[str, ...]
     key: tuple[str, ...]
+    minimum_rows: int = 1
 
     @cached_property
     def fields(self) -> tuple[FieldSpec, ...]:
@@ -108,8 +110,8 @@ class Contract:
     floor of a full snapshot. `endpoint` or `files` say where the records come from, `connection` how an endpoint is
     reached. `delta` says what `delta_sync` does: ask for changes; read the entity whole; or leave it to `daily_sync`.
     `checks` are made of what is staged, before it is published; `published_checks` daily of what is published, and so
-    is whether it was synced `fresh_within` the last hours, and whether every column that has rules has a value in some
-    row, but for those that `may_be_all_null` (of children as `table.column`).
+    is whether it was synced `fresh_within` the last hours, and whether every column has a value in some row, but for
+    those that `may_be_all_null` (of children as `table.column`).
     `deleted` names the field by which a source marks a deleted record: true, or not empty; no more of such a record is
     read than its key and version, and the row is marked as deleted. What a source's records have besides, or lack, is
     warned about, or fails the entity (`on_drift`); `ignored` names fields that are left out on purpose.

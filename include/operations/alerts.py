@@ -482,8 +482,7 @@ def _checks(
            and not exists (
              select
                from evaluated later
-              where (later.task_id, later.suite, later.expectation) = (e.task_id, e.suite, e.expectation)
-                and later.column_name is not distinct from e.column_name
+              where (later.task_id, later.suite) = (e.task_id, e.suite)
                 and later.evaluation <> e.evaluation
                 and later.checked_at > e.checked_at
            )

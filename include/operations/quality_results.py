@@ -113,10 +113,33 @@ def recent(connection: Connection[Any], pipeline: str, limit: int) -> list[Evalu
         return cursor.execute(query, {"pipeline": pipeline, "limit": limit}).fetchall()
 
 
+def kept(connection: Connection[Any], pipeline: str, runs: int) -> set[UUID]:
+    """The evaluations of the pipeline's newest `runs`, and of all others those in which something critical failed."""
+    rows = connection.execute(
+        """
+        with newest as (
+          select run_id
+            from operations.quality_results
+           where pipeline = %(pipeline)s
+           group by run_id
+           order by max(checked_at) desc
+           limit %(runs)s
+        )
+        select distinct evaluation
+          from operations.quality_results
+         where pipeline = %(pipeline)s
+           and (run_id in (select run_id from newest) or not success and severity = 'critical')
+        """,
+        {"pipeline": pipeline, "runs": runs},
+    )
+    return {evaluation for (evaluation,) in rows}
+
+
 def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id: str | None = None) -> UUID | None:
     """The evaluation since the run began, of one task or of any, that says most; None where there is none.
 
-    What is critical comes before warnings, and those before what is met; of the same the newest.
+    What is critical comes before warnings, and those before what is met; of the same the newest. One that another try
+    of the task has made anew says nothing any more.
     """
     row = connection.execute(
         """
@@ -127,6 +150,13 @@ def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id:
            and run_id = %(run_id)s
            and (%(task_id)s::text is null or q.task_id = %(task_id)s)
            and (r.started_at is null or q.checked_at >= r.started_at)
+           and not exists (
+             select
+               from operations.quality_results later
+              where (later.pipeline, later.run_id, later.task_id, later.suite)
+                    = (q.pipeline, q.run_id, q.task_id, q.suite)
+                and later.checked_at > q.checked_at
+           )
          order by q.success, q.severity, q.checked_at desc
          limit 1
         """,

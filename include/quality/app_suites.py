@@ -74,11 +74,11 @@ def entity(contract: Contract, known: Iterable[str]) -> list[Suite]:
 
 
 def _never_all_null(contract: Contract, specs: Iterable[FieldSpec], table: str = "") -> Iterator[Expectation]:
-    """Of each column that may be null and has rules: that it is not always null, which no rule would notice."""
+    """Of each column that may be null: that it is not always null, which no rule would notice."""
     gx = great_expectations()
     for spec in specs:
         column = f"{table}{spec.name}"
-        if spec.nullable and any(spec.predicates) and column not in contract.may_be_all_null:
+        if spec.nullable and column not in contract.may_be_all_null:
             yield gx.ExpectColumnValuesToNotBeNull(
                 column=spec.name,
                 mostly=1e-12,  # one value among as many rows as a table holds
@@ -101,6 +101,9 @@ def _children(contract: Contract, children: Children) -> Iterator[Suite]:
         *field_rules(children.fields, never_null=children.key, table=children.table),
         *_never_all_null(contract, children.fields, f"{children.table}."),
     ]
+    if children.minimum_rows:
+        meta = {"name": "row_count_floor", "column": children.table}
+        rules.append(gx.ExpectTableRowCountToBeBetween(min_value=children.minimum_rows, meta=meta))
     yield Suite(table, tuple(rules), key, table)
     yield _unique(table, key)
     same = " and ".join(f"p.{own} = c.{name}" for name, own in zip(children.parent, contract.key, strict=True))

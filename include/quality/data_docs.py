@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from uuid import UUID
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from psycopg import Connection, errors
+from psycopg import Connection, Error, errors
 
 from include.operations import quality_results
 from include.operations.quality_results import Evaluation
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 PAGES = Path(__file__).parent / "pages"
 SHOWN = 100
 """How many evaluations an index shows."""
+
+UNFINISHED_SECONDS = 3600
 
 LOCK_SECONDS = 15
 """How long writing an index waits for another task that writes the same one."""
@@ -132,10 +135,14 @@ def write_index(folder: Folder, connection: Connection[Any], pipeline: str) -> N
             f"the index of {pipeline} was not written: another task has been writing it for {LOCK_SECONDS} s; "
             "the next evaluation writes it"
         ) from None
+    except Error as error:
+        raise DataDocsError(f"the index of {pipeline} was not written: {type(error).__name__}: {error}") from error
 
 
 def prune(folder: Folder, connection: Connection[Any], pipeline: str, keep: int) -> int:
-    """Removes the pages of a pipeline but those of its newest `keep` evaluations; gives how many.
+    """Removes the pages of a pipeline but those of its newest `keep` runs, and of what failed; gives how many.
+
+    Those go when their results go. What a task left half-written that was killed goes after an hour.
 
     Raises DataDocsError where one cannot be removed.
     """
@@ -143,8 +150,11 @@ def prune(folder: Folder, connection: Connection[Any], pipeline: str, keep: int)
     try:
         found = [page for page in place.iterdir() if page.name.endswith(".html") and page.name != "index.html"]
         # After the pages: one that has come meanwhile is of an evaluation that was recorded before it.
-        known = {f"{one.evaluation}.html" for one in quality_results.recent(connection, pipeline, keep)}
+        known = {f"{evaluation}.html" for evaluation in quality_results.kept(connection, pipeline, keep)}
         old = [page for page in found if page.name not in known]
+        if isinstance(place, Path):
+            unfinished = place.glob(".*.unfinished")
+            old += [page for page in unfinished if page.stat().st_mtime < time.time() - UNFINISHED_SECONDS]
         for page in old:
             page.unlink(missing_ok=True)
     except (FileNotFoundError, NotADirectoryError):  # an object store says the latter of a folder that is not there

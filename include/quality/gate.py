@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 from psycopg.sql import Literal as Quoted
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from include.contracts.contract import Contract
+from include.masking import mask_personal_data
 from include.operations.executions import Execution
 from include.quality.expectations import Suite, declared, escaped_colons
 
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 RESULT_FORMAT: dict[str, Any] = {"result_format": "BASIC", "partial_unexpected_count": 0}
 """Counts without a sample: the queries for the failing values run with LIMIT 0."""
 SAMPLED = 10
-_ADDRESS = re.compile(r"[^\s@,]+@[^\s@,]+")
 
 
 class GateError(Exception):
@@ -46,7 +46,7 @@ class CheckResult:
 
     `column` is `table.column` for a child's, None for what concerns no single column. `expected` says in a few words
     what was. `observed` holds no values. `sample_keys` are keys of rows that fail, at most ten, the parts of each
-    joined by `,`, in their order; e-mail addresses in them are masked.
+    joined by `,`, in their order; e-mail addresses and phone numbers in them are masked.
     """
 
     name: str
@@ -114,11 +114,24 @@ def evaluate(url: str | URL, suites: Iterable[Suite]) -> GateResult:
     if not suites:
         raise GateError("no expectations are declared: a gate that checks nothing lets everything pass")
     with _source(url) as source:
+        _fetch_no_rows(source, suites)
         evaluated = [_evaluate(source, suite) for suite in suites]
     return GateResult(
         tuple(result for results, _ in evaluated for result in results),
         tuple(validation for _, validation in evaluated),
     )
+
+
+def _fetch_no_rows(source: SQLDatasource, suites: Iterable[Suite]) -> None:
+    """Great Expectations learns a query's columns by running it, and would fetch all its rows: here it gets none."""
+    queries = {suite.relation[1:-1].strip() for suite in suites if suite.relation.startswith("(")}
+
+    def without_rows(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> tuple[str, Any]:
+        if statement.strip() in queries:
+            statement = f"select * from (\n{statement}\n) as columns_only limit 0"  # noqa: S608 - a suite's
+        return statement, parameters
+
+    event.listen(source.get_execution_engine().engine, "before_cursor_execute", without_rows, retval=True)
 
 
 def _evaluate(source: SQLDatasource, suite: Suite) -> tuple[list[CheckResult], ExpectationSuiteValidationResult]:
@@ -144,7 +157,15 @@ def _evaluate(source: SQLDatasource, suite: Suite) -> tuple[list[CheckResult], E
             f"{title}: {len(suite.expectations)} expectations are declared, {len(found)} were evaluated; "
             "two that say the same count as one"
         )
-    return [_check_result(source, suite, result) for result in found], validation
+    observed = _observed(source, suite)
+    return [_check_result(source, suite, result, observed) for result in found], validation
+
+
+def _observed(source: SQLDatasource, suite: Suite) -> dict[str, str]:
+    """What the columns say in words that hold what was observed, of a relation of one row."""
+    columns = [meta["observed"] for one in suite.expectations if "observed" in (meta := one.meta or {})]
+    rows = _texts(source, suite, columns, SQL("true"), "what was observed") if columns else []
+    return dict(zip(columns, rows[0], strict=True)) if rows else {}
 
 
 def _batch(source: SQLDatasource, relation: str) -> Batch:
@@ -159,7 +180,9 @@ def _batch(source: SQLDatasource, relation: str) -> Batch:
     return asset.get_batch(asset.build_batch_request())
 
 
-def _check_result(source: SQLDatasource, suite: Suite, result: ExpectationValidationResult) -> CheckResult:
+def _check_result(
+    source: SQLDatasource, suite: Suite, result: ExpectationValidationResult, told: Mapping[str, str]
+) -> CheckResult:
     config = result.expectation_config
     assert config is not None  # noqa: S101 - of a result that was evaluated
     found, meta = result.result, _meta(result)
@@ -177,9 +200,9 @@ def _check_result(source: SQLDatasource, suite: Suite, result: ExpectationValida
         observed = f"{rows:,} rows, expected {f'{least:,}' if least == most else ' and '.join(wanted)}"
     name = meta.get("name", config.type)
     success = result.success is True
-    if "observed" in meta:
-        observed = next(iter(_texts(source, suite, [meta["observed"]], SQL("true"), name)), observed)
+    observed = told.get(meta.get("observed", ""), observed)
     failing = None if success or not suite.key else _failing(config.type, config.kwargs, meta)
+    keys = [] if failing is None else _texts(source, suite, suite.key, failing, f"rows that fail {name}")
     return CheckResult(
         name=name,
         column=meta.get("column"),
@@ -188,7 +211,7 @@ def _check_result(source: SQLDatasource, suite: Suite, result: ExpectationValida
         unexpected=unexpected,
         observed=observed,
         expected=meta.get("expected") or _expected(config.type, config.kwargs) or name,
-        sample_keys=() if failing is None else _texts(source, suite, suite.key, failing, name),
+        sample_keys=tuple(map(",".join, keys)),
     )
 
 
@@ -244,8 +267,8 @@ def _failing(kind: str, kwargs: Mapping[str, Any], meta: Mapping[str, Any]) -> C
 
 def _texts(
     source: SQLDatasource, suite: Suite, columns: Iterable[str], where: Composable, name: str
-) -> tuple[str, ...]:
-    """The columns of the first rows that meet `where`, as text joined by `,`; none, and a warning, if it fails."""
+) -> list[list[str]]:
+    """The columns of the first rows that meet `where`, as text; no rows, and a warning, if it fails."""
     named = [Identifier(column) for column in columns]
     query = SQL("select {} from {} as staged where ({}\n) order by {} limit {}").format(
         SQL(", ").join(SQL("{}::text").format(column) for column in named),
@@ -263,11 +286,9 @@ def _texts(
         finally:
             connection.close()  # back to the pool, rolled back
     except (errors.Error, SQLAlchemyError) as error:
-        logger.warning(
-            "%s: no keys of rows that fail %s: %s", suite.title or suite.relation, name, type(error).__name__
-        )
-        return ()
-    return tuple(_ADDRESS.sub("***@***", ",".join("null" if part is None else part for part in row)) for row in rows)
+        logger.warning("%s: nothing is shown of %s: %s", suite.title or suite.relation, name, type(error).__name__)
+        return []
+    return [["null" if part is None else mask_personal_data(part) for part in row] for row in rows]
 
 
 def _meta(result: ExpectationValidationResult) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from include.quality import app_suites, gate, reconciliation, warehouse_suites
 from include.quality.expectations import Suite
 from include.quality.gate import GateError, GateResult
 
-OTHERS = ("syncs", "warehouse", "reconciliation")
+ON_WAREHOUSE = ("warehouse", "reconciliation")
+OTHERS = ("syncs", *ON_WAREHOUSE)
 
 
 def names() -> tuple[str, ...]:

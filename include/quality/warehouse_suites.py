@@ -204,11 +204,13 @@ def _dimensions() -> list[Suite]:
         holds(
             "location_exists", "location_found", column="dim_customer.location_key", expected="a member of dim_location"
         ),
+        _named("dim_customer"),
         _floor("dim_customer"),
     )
     products = (
         gx.ExpectColumnValuesToNotBeNull(column="product_key", meta={"column": "dim_product.product_key"}),
         gx.ExpectColumnValuesToNotBeNull(column="product_id", meta={"column": "dim_product.product_id"}),
+        _named("dim_product"),
         _floor("dim_product"),
     )
     days = (
@@ -321,6 +323,15 @@ def _by(mart: str, column: str) -> Suite:
         _floor(mart),
     )
     return Suite(f"({query})", rules, (column,), f"warehouse.{mart} beside the fact")
+
+
+def _named(dimension: str) -> Any:
+    """That some member has a name: those which only facts have named have none."""
+    return great_expectations().ExpectColumnValuesToNotBeNull(
+        column="name",
+        mostly=1e-12,  # one value among as many rows as a table holds
+        meta={"name": "not_all_null", "column": f"{dimension}.name", "expected": "a name in some row"},
+    )
 
 
 def _floor(table: str) -> Any:

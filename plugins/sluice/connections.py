@@ -28,7 +28,7 @@ def warehouse_db(*, autocommit: bool = False) -> Iterator[psycopg.Connection[Any
 
 
 def app_db_url() -> URL:
-    """SQLAlchemy's URL of `app_db`, with the driver psycopg 3. It holds the password: never log it."""
+    """SQLAlchemy's URL of `app_db`, with the driver psycopg 3 and in UTC. It holds the password: never log it."""
     return _url("app_db")
 
 
@@ -44,4 +44,5 @@ def _connection(conn_id: str, *, autocommit: bool) -> psycopg.Connection[Any]:
 
 
 def _url(conn_id: str) -> URL:
-    return make_url(PostgresHook(conn_id).get_uri()).set(drivername="postgresql+psycopg")
+    url = make_url(PostgresHook(conn_id).get_uri()).set(drivername="postgresql+psycopg")
+    return url.update_query_dict({"options": UTC_SESSION})

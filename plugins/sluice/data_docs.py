@@ -12,6 +12,7 @@ from uuid import UUID
 from airflow.sdk.bases.operatorlink import BaseOperatorLink
 from airflow.sdk.configuration import conf
 
+from include.masking import sentence
 from include.quality.data_docs import DataDocsError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ PREFIX = "/sluice"
 def folder() -> ObjectStoragePath:
     """The folder of all pages, which the Variable `data_docs_uri` names; in tasks and in the API server alike.
 
-    Raises DataDocsError where there is no such Variable.
+    Raises DataDocsError where there is no such Variable, or none that names a folder.
     """
     from airflow.sdk import ObjectStoragePath, Variable
 
@@ -35,7 +36,12 @@ def folder() -> ObjectStoragePath:
             "nobody has said where Data Docs are kept: set the Variable data_docs_uri to a folder that tasks may write "
             "to and the API server may read (file:///..., s3://..., gs://...)"
         )
-    return ObjectStoragePath(uri)
+    try:
+        return ObjectStoragePath(uri)
+    except Exception as error:  # a scheme that nobody knows, a library or a connection that is not there
+        raise DataDocsError(
+            f"the Variable data_docs_uri names no folder that can be used: {sentence(error)}"
+        ) from error
 
 
 def path(dag_id: str, evaluation: UUID) -> str:

@@ -89,7 +89,11 @@ def quality() -> dict[str, int]:
         results = quality_results.delete_older(connection, age)
         pages = sum(data_docs.prune(folder(), connection, pipeline, keep) for pipeline in pipelines)
     log.info(
-        "removed %s results older than %s, and %s pages past the newest %s of a pipeline", results, age, pages, keep
+        "removed %s results older than %s, and %s pages past the newest %s runs of a pipeline",
+        results,
+        age,
+        pages,
+        keep,
     )
     return {"results": results, "pages": pages}
 

@@ -210,9 +210,9 @@ def test_a_failed_run_makes_one_message_of_all_that_failed(app_db: Database) -> 
     begin(app_db, "daily", "r1")
     execute(app_db, "daily", "r1")
     check(app_db, "daily", "r1", "critical", evaluation=(first := uuid4()), observed="9 of 1,000 rows")
-    check(app_db, "daily", "r1", "critical", evaluation=first, expectation="rows", column_name=None, success=True)
-    check(app_db, "daily", "r1", "critical")
-    check(app_db, "daily", "r1", expectation="age_is_known", column_name="age")
+    check(app_db, "daily", "r1", "critical", evaluation=first, expectation="evaluation", column_name=None)
+    check(app_db, "daily", "r1", "critical", evaluation=(second := uuid4()))  # the next try
+    check(app_db, "daily", "r1", evaluation=second, expectation="age_is_known", column_name="age")
     note(app_db, "daily", "r1", "customers.gate", "AirflowFailException: email_is_unique failed <!channel>")
     note(app_db, "daily", "r1", "orders.stage", ValueError("bad"), map_index=1)
     note(app_db, "daily", "r1", "orders.stage", ValueError("bad"), map_index=2)

@@ -130,9 +130,16 @@ def test_a_deleted_customers_address_concerns_nobody(app_database: str, app_db: 
 
 @pytest.mark.parametrize("name", ["customers", "products", "orders"])
 def test_an_empty_table_is_blocked(app_database: str, name: str) -> None:
-    assert [(one.name, one.observed) for one in evaluated(app_database, name).critical] == [
-        ("row_count_floor", "0 rows, expected at least 1")
+    tables = [None, "order_items"] if name == "orders" else [None]
+    assert [(one.name, one.column, one.observed) for one in evaluated(app_database, name).critical] == [
+        ("row_count_floor", table, "0 rows, expected at least 1") for table in tables
     ]
+
+
+def test_a_contract_may_do_without_children(app_database: str) -> None:
+    childless = replace(ORDERS, children={"items": replace(ORDERS.children["items"], minimum_rows=0)})
+    result = gate.evaluate(app_database, app_suites.entity(childless, ["orders", "customers"]))
+    assert [(one.name, one.column) for one in result.critical] == [("row_count_floor", None)]
 
 
 def test_empty_dimensions_facts_and_marts_are_blocked(postgres: Any, app_database: str) -> None:
@@ -156,12 +163,12 @@ def test_a_column_without_a_value_is_blocked_unless_the_contract_lets_it_be(
     insert_customers(app_db, ["a@example.com"])
     app_db.execute("update app.customers set age = null, segment = null")
     app_db.commit()
-    lenient = replace(CUSTOMERS, may_be_all_null=("age",))
+    others = ("phone", "street", "city", "state", "country", "zip_code")
+    lenient = replace(CUSTOMERS, may_be_all_null=("age", *others))
 
-    assert [(one.name, one.column) for one in evaluated(app_database, "customers").critical] == [
-        ("not_all_null", "age"),
-        ("not_all_null", "segment"),
-    ]
+    assert {(one.name, one.column) for one in evaluated(app_database, "customers").critical} == {
+        ("not_all_null", column) for column in ("age", *others, "segment")
+    }
     assert [
         (one.name, one.column)
         for one in gate.evaluate(app_database, app_suites.entity(lenient, ["customers"])).critical
@@ -173,6 +180,10 @@ def test_a_column_without_a_value_is_blocked_unless_the_contract_lets_it_be(
 
 def test_the_floor_is_the_contracts(app_database: str, app_db: Database) -> None:
     insert_customers(app_db, ["a@example.com", "b@example.com"])
+    app_db.execute(
+        "update app.customers set (phone, street, city, state, country, zip_code) = ('1', '1', '1', '1', 'US', '1')"
+    )
+    app_db.commit()
 
     result = gate.evaluate(app_database, app_suites.entity(replace(CUSTOMERS, minimum_rows=3), ["customers"]))
 

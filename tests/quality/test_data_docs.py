@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -308,18 +309,37 @@ def test_an_index_that_another_task_holds_is_waited_for_and_then_left(
 def test_pages_of_old_evaluations_are_removed(app_db: Database, tmp_path: Path, kind: str) -> None:
     folder = {"local": tmp_path, "file": UPath(tmp_path.as_uri()), "memory": UPath(f"memory://{tmp_path}")}[kind]
     result = GateResult((CheckResult("a", None, "critical", True, 0, "0 rows", "no rows"),))
-    for number in range(5):
-        data_docs.write_page(folder, evaluation=record(app_db, number), result=result, **OF)
-    data_docs.write_page(folder, evaluation=UUID(int=9), result=result, **OF)  # whose results are gone
+    for number in range(10):  # two of a run
+        failed = {2: {"critical": 1}, 3: {"warnings": 1}}.get(number, {})
+        evaluation = record(app_db, number, run_id=f"r{number // 2}", **failed)  # type: ignore[arg-type]
+        data_docs.write_page(folder, evaluation=evaluation, result=result, **OF)
+    data_docs.write_page(folder, evaluation=UUID(int=99), result=result, **OF)  # whose results are gone
     data_docs.write_index(folder, app_db, "quality_checks")
 
     def left() -> list[str]:
         return sorted(path.name for path in (folder / "quality_checks").iterdir())
 
-    assert data_docs.prune(folder, app_db, "quality_checks", keep=2) == 4
-    assert left() == [f"{UUID(int=3)}.html", f"{UUID(int=4)}.html", "index.html"]
+    assert data_docs.prune(folder, app_db, "quality_checks", keep=2) == 6
+    assert left() == [*(f"{UUID(int=number)}.html" for number in (2, 6, 7, 8, 9)), "index.html"]
     assert data_docs.prune(folder, app_db, "quality_checks", keep=2) == 0
     assert data_docs.prune(folder, app_db, "never_ran", keep=2) == 0
+
+
+def test_what_a_killed_task_left_half_written_goes_after_an_hour(app_db: Database, tmp_path: Path) -> None:
+    data_docs.write_index(tmp_path, app_db, "quality_checks")
+    old, new = (tmp_path / "quality_checks" / f".{UUID(int=number)}.html.unfinished" for number in range(2))
+    for path, age in ((old, 3700), (new, 3500)):
+        path.write_text("half")
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert data_docs.prune(tmp_path, app_db, "quality_checks", keep=2) == 1
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_an_index_whose_results_cannot_be_read_is_an_error_of_its_own(app_db: Database, tmp_path: Path) -> None:
+    app_db.execute("alter table operations.quality_results rename to gone")
+    app_db.commit()
+    with pytest.raises(DataDocsError, match="the index of quality_checks was not written: UndefinedTable: relation"):
+        data_docs.write_index(tmp_path, app_db, "quality_checks")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_with_what_to_do(app_db: Database, tmp_path: Path) -> None:

@@ -73,12 +73,24 @@ def test_app_may_move_on(built: Warehouse) -> None:
     )
 
     result = reconciled(built)
-    assert result.summary() == "all 6 expectations are met"
-    assert [one.observed for one in result.results[-2:]] == [
+    assert result.summary() == "all 8 expectations are met"
+    assert [one.observed for one in result.results[-3:-1]] == [
         "4 in app, 4 in the warehouse",
         "1 in app, 1 in the warehouse",
     ]
     assert left(built) == 0
+
+
+def test_every_order_may_have_changed_since_the_load(built: Warehouse) -> None:
+    built.app.execute("update app.orders set change_seq = change_seq + 1000000")
+
+    assert reconciled(built).summary() == "all 8 expectations are met"
+
+
+def test_a_schema_that_is_missing_is_an_error(built: Warehouse) -> None:
+    built.db.execute("drop schema warehouse_build cascade")
+    with pytest.raises(GateError, match=r"reconciliation: cannot be prepared: .*warehouse_build"):
+        reconciled(built)
 
 
 def test_what_is_lost_or_left_over_is_told_by_its_day(built: Warehouse) -> None:
@@ -91,6 +103,8 @@ def test_what_is_lost_or_left_over_is_told_by_its_day(built: Warehouse) -> None:
     assert [(one.name, one.unexpected, one.sample_keys) for one in result.critical] == [
         ("orders_of_a_day", 1, days),
         ("items_of_a_day", 1, days),
+        ("customers_of_a_day", 1, days),
+        ("products_of_a_day", 1, days),
         ("net_revenue_of_a_day", 1, days),
         ("number_of_customers", 1, ()),
     ]

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import Engine, event
 
 from include.contracts.customers import CUSTOMERS
 from include.contracts.orders import ORDERS
@@ -48,6 +49,10 @@ def good(postgres: PostgresServer) -> Iterator[str]:
         orders.append(order(0, 1, 0, id="empty"))
         synced(made.app, ORDERS, [orders], fetched_at=at(10))
         made.load()
+        made.app.execute(
+            "update app.customers set phone = '+14155552671', street = '1 Road', state = 'CA', zip_code = '1'"
+        )
+        made.app.execute("update app.products set category = 'toys', brand = 'Acme', sku = 'A-1'")
         made.app.execute("update operations.sync_log set synced_at = now() - interval '1 hour'")
         made.app.execute("delete from operations.sync_log where mode <> 'snapshot'")
         # Snapshots of five weeks before, of as many records as varies a little; orders have no history.
@@ -145,6 +150,7 @@ def twice(table: str, where: str) -> str:
 
 ALL_DELETED = "update app.{} set deleted_at = fetched_at + interval '1 day'"
 
+ORDER_KEYS = tuple(sorted(["empty", *(f"o{n}" for n in range(20))]))[:10]
 ITEM_KEYS = tuple(sorted(f"o{n},{line}" for n in range(20) for line in range(1, n % 3 + 2)))[:10]
 
 # A fact's orders and revenue are in every mart as well.
@@ -283,6 +289,16 @@ WAREHOUSE: dict[Expected, Mutation] = {
     ("location_exists", "dim_customer.location_key"): (
         dim_customer("location_key = 4711", MIDDLE),
         KEY_OF_MIDDLE,
+        set(),
+    ),
+    ("not_all_null", "dim_customer.name"): (
+        "update warehouse.dim_customer set name = null",
+        "select customer_key from warehouse.dim_customer where customer_key <> -1 order by 1 limit 10",
+        set(),
+    ),
+    ("not_all_null", "dim_product.name"): (
+        "update warehouse.dim_product set name = null",
+        "select product_key from warehouse.dim_product where product_key <> -1 order by 1",
         set(),
     ),
     # everything that is joined to customers misses them
@@ -438,16 +454,14 @@ MUTATIONS: dict[str, dict[Expected, Mutation]] = {
         (CHOICE, "segment"): (customers("segment", "'SMB'"), (ONE,), set()),
         (NOT_NULL, "signup_date"): (customers("signup_date", "null"), (ONE,), set()),
         (NOT_NULL, "updated_at"): (customers("updated_at", "null"), (ONE,), set()),
-        ("not_all_null", "age"): (
-            "update app.customers set age = null",
-            tuple(customer_id(number) for number in range(1, 9)),
-            set(),
-        ),
-        ("not_all_null", "segment"): (
-            "update app.customers set segment = null",
-            tuple(customer_id(number) for number in range(1, 9)),
-            set(),
-        ),
+        **{
+            ("not_all_null", column): (
+                f"update app.customers set {column} = null",
+                tuple(customer_id(number) for number in range(1, 9)),
+                set(),
+            )
+            for column in ("age", "segment", "phone", "street", "city", "state", "country", "zip_code")
+        },
         ("row_count_floor", None): (ALL_DELETED.format("customers"), (), set()),
         ("key_unique", "id"): (customers("id", f"'{TWO}'"), (TWO,), set()),
         ("bookkeeping", None): (customers("absent_since", "fetched_at - interval '1 second'"), (ONE,), set()),
@@ -461,7 +475,10 @@ MUTATIONS: dict[str, dict[Expected, Mutation]] = {
         (LENGTH, "name"): ("update app.products set name = '' where id = 'p1'", ("p1",), set()),
         (BETWEEN, "price"): ("update app.products set price = -0.0001 where id = 'p1'", ("p1",), set()),
         (NOT_NULL, "updated_at"): ("update app.products set updated_at = null where id = 'p1'", ("p1",), set()),
-        ("not_all_null", "price"): ("update app.products set price = null", ("p1", "p2", "p3"), set()),
+        **{
+            ("not_all_null", column): (f"update app.products set {column} = null", ("p1", "p2", "p3"), set())
+            for column in ("category", "brand", "sku", "price")
+        },
         ("row_count_floor", None): (ALL_DELETED.format("products"), (), set()),
         ("key_unique", "id"): (twice("app.products", "id = 'p1'"), ("p1",), set()),
         ("bookkeeping", None): (
@@ -478,6 +495,8 @@ MUTATIONS: dict[str, dict[Expected, Mutation]] = {
         ("row_count_floor", None): (ALL_DELETED.format("orders"), (), set()),
         ("key_unique", "id"): (twice("app.orders", "id = 'o5'"), ("o5",), set()),
         ("bookkeeping", None): (orders("deleted_at = fetched_at - interval '1 second'"), ("o5",), set()),
+        ("not_all_null", "customer_id"): ("update app.orders set customer_id = null", ORDER_KEYS, set()),
+        ("row_count_floor", "order_items"): ("delete from app.order_items i", (), set()),
         (NOT_NULL, "order_items.order_id"): (
             items("order_id = null"), ("null,2",), {("parent_exists", "order_items.order_id")}),  # null is no order
         (NOT_NULL, "order_items.line_number"): (items("line_number = null"), ("o5,null",), set()),
@@ -562,8 +581,10 @@ MUTATIONS: dict[str, dict[Expected, Mutation]] = {
             ("2026-03-01",),
             set(),
         ),
+        ("customers_of_a_day", "fact_sales.customer_key"): (fact("customer_key = -1"), ("2026-03-01",), set()),
+        ("products_of_a_day", "fact_sales.product_key"): (fact("product_key = -1"), ("2026-03-01",), set()),
         # without facts and without sales there is no day to compare
-        ("row_count_floor", None): (
+        ("sales_compared", None): (
             "delete from warehouse.fact_sales f; update app.orders set status = 'cancelled'", (), set()),
         ("number_of_customers", "dim_customer.customer_id"): (
             f"delete from warehouse.dim_customer where is_current and customer_id = '{TWO}'", (), set()),
@@ -589,6 +610,22 @@ def test_good_rows_meet_every_expectation(postgres: PostgresServer, good: str, n
     assert {(one.name, one.column) for one in result.results} == set(MUTATIONS[name]), "each has a mutation below"
     assert len(result.results) == len(MUTATIONS[name])
     assert all(validation.suite_name and validation.success for validation in result.validations)
+
+
+@pytest.mark.parametrize("name", suites.names())
+def test_no_rows_are_fetched_but_counts(postgres: PostgresServer, good: str, name: str) -> None:
+    fetched: list[tuple[int, str]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        fetched.append((cursor.rowcount, statement))
+
+    event.listen(Engine, "after_cursor_execute", note)
+    try:
+        assert evaluated(postgres.dsn(good), name).critical == ()
+    finally:
+        event.remove(Engine, "after_cursor_execute", note)
+    assert len(fetched) > 2
+    assert [statement for rows, statement in fetched if rows > 1 and "pg_catalog" not in statement] == []
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from include.quality import suites
+from include.quality.gate import GateError, GateResult
 from sluice.connections import app_db_url, warehouse_db_url
 from sluice.defaults import LATE_AFTER
 from sluice.operators.evaluate import EvaluateOperator
@@ -25,13 +26,15 @@ class QualityOperator(EvaluateOperator):
         self.suite = suite
 
     def execute(self, context: Context) -> dict[str, int]:
-        result = self.evaluate(
-            context,
-            self.suite,
-            lambda: suites.evaluate(
-                self.suite, app_url=app_db_url(), warehouse_url=warehouse_db_url(), late_after=LATE_AFTER
-            ),
-        )
+        result = self.evaluate(context, self.suite, self._evaluated)
         if result.critical:
             raise AirflowFailException(f"{self.suite}: {result.summary()}")
         return {"met": sum(check.success for check in result.results), "warnings": len(result.warnings)}
+
+    def _evaluated(self) -> GateResult:
+        try:
+            app = app_db_url()
+            warehouse = warehouse_db_url() if self.suite in suites.ON_WAREHOUSE else app
+        except AirflowNotFoundException as error:
+            raise GateError(f"{self.suite}: cannot be checked: {error}") from error
+        return suites.evaluate(self.suite, app_url=app, warehouse_url=warehouse, late_after=LATE_AFTER)
