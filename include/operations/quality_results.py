@@ -138,6 +138,7 @@ def kept(connection: Connection[Any], pipeline: str, runs: int) -> set[UUID]:
 def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id: str | None = None) -> UUID | None:
     """The evaluation since the run began, of one task or of any, that says most; None where there is none.
 
+    Of a task that failed before the run was cleared, and was not cleared with it, the one that it failed with.
     What is critical comes before warnings, and those before what is met; of the same the newest. One that another try
     of the task has made anew says nothing any more.
     """
@@ -149,7 +150,15 @@ def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id:
          where pipeline = %(pipeline)s
            and run_id = %(run_id)s
            and (%(task_id)s::text is null or q.task_id = %(task_id)s)
-           and (r.started_at is null or q.checked_at >= r.started_at)
+           and (
+             r.started_at is null
+             or q.checked_at >= r.started_at
+             or exists (
+               select
+                 from operations.alerts a
+                where (a.pipeline, a.run_id, a.task_id) = (q.pipeline, q.run_id, q.task_id) and a.cleared_at is null
+             )
+           )
            and not exists (
              select
                from operations.quality_results later

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from include.operations import quality_results
+from include.operations import alerts, quality_results
 from include.operations.quality_results import Evaluation
 from include.quality.gate import CheckResult
 
@@ -167,6 +167,11 @@ def test_the_evaluation_to_look_at_is_the_one_that_says_most_since_the_run_began
         "insert into operations.pipeline_runs (pipeline, run_id, started_at) values ('daily_sync', 'r1', %s)",
         (NOON + timedelta(minutes=1.5),),
     )
+    assert [found(), found(task_id="orders.gate")] == [4, None]
+    name = {"pipeline": "daily_sync", "run_id": "r1", "task_id": "orders.gate", "map_index": -1}
+    alerts.note(app_db, **name, try_number=1, error="GateError: 1 row")  # and was not cleared with the run
+    assert [found(), found(task_id="orders.gate")] == [1, 1]
+    alerts.begin_again(app_db, **name, try_number=2)
     assert [found(), found(task_id="orders.gate")] == [4, None]
 
 
