@@ -82,8 +82,8 @@ def bare(database: Database) -> None:
         rules = " and ".join(predicate for _, predicate in spec.predicates)
         if rules:
             broken.append(f"count(*) filter (where not ({rules}))")
-            if spec.nullable:
-                broken.append(f"(count({spec.name}) = 0)::integer")
+        if spec.nullable:
+            broken.append(f"(count({spec.name}) = 0)::integer")
     queries = [
         f"select {' + '.join(broken)} + (count(*) < 1)::integer from app.customers where deleted_at is null",
         "select count(*) from (select id from app.customers group by id having count(*) > 1) as twice",
