@@ -2,12 +2,12 @@
 
 Deletes landing folders, resolved dead letters, the staging and build tables of runs that died, old results of quality
 checks with their pages, and old alerts; *runs* closes the rows of `operations.pipeline_runs` whose runs ended without
-saying so. Pending letters are kept however old they are; `operations.sync_log` and the tables of `app` and `warehouse`
-are not touched.
+saying so, and deletes old ones. Pending letters are kept however old they are; `operations.sync_log` and the tables of
+`app` and `warehouse` are not touched.
 
 **How long**: the Variables `landing_retention_days` (14), `letter_retention_days` (90), `staging_retention_hours` (24),
-`quality_retention_days` (90), `alert_retention_days` (90), and `data_docs_keep` (the pages of 500 runs of a pipeline).
-A dry run says what would go.
+`quality_retention_days` (90), `alert_retention_days` (90), `run_retention_days` (365), and `data_docs_keep` (the pages
+of 500 runs of a pipeline). A dry run says what would go.
 
 **When it fails** something is kept longer than it should be: read the log, mend, clear the task. Each goes on where it
 was.

@@ -161,6 +161,21 @@ def sweep(
     return closed
 
 
+def delete_older(connection: Connection[Any], age: timedelta) -> int:
+    """Deletes the rows of runs that ended longer ago, but each pipeline's last good one; gives how many."""
+    return connection.execute(
+        """
+        delete from operations.pipeline_runs r
+         where status <> 'running'
+           and ended_at < now() - %s::interval
+           and not exists (
+             select from operations.last_good_runs g where (g.pipeline, g.run_id) = (r.pipeline, r.run_id)
+           )
+        """,
+        (age,),
+    ).rowcount
+
+
 def _open_runs(connection: Connection[Any], pipeline: str | None, but: str | None) -> list[Run]:
     """The oldest first."""
     with connection.cursor(row_factory=class_row(Run)) as cursor:

@@ -9,7 +9,7 @@ from airflow.sdk import ObjectStoragePath, Variable, get_current_context, task
 
 from include.load import staging
 from include.operations import alerts as told
-from include.operations import housekeeping, quality_results
+from include.operations import housekeeping, pipeline_runs, quality_results
 from include.quality import data_docs
 from include.warehouse import load
 from sluice import callbacks
@@ -72,9 +72,16 @@ def abandoned_loads() -> int:
 
 
 @task
-def runs() -> int:
-    """Closes rows of `operations.pipeline_runs` whose runs ended without saying so; gives how many."""
-    return 0 if _dry_run() else len(callbacks.sweep(get_current_context()))
+def runs() -> dict[str, int]:
+    """Closes rows of `operations.pipeline_runs` whose runs ended without saying so, and deletes old ones."""
+    age = timedelta(days=float(Variable.get("run_retention_days", default="365")))
+    if _dry_run():
+        return {"closed": 0, "deleted": 0}
+    closed = callbacks.sweep(get_current_context())
+    with app_db() as connection:
+        deleted = pipeline_runs.delete_older(connection, age)
+    log.info("deleted the rows of %s runs that ended more than %s ago", f"{deleted:,}", age)
+    return {"closed": len(closed), "deleted": deleted}
 
 
 @task

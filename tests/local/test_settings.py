@@ -44,6 +44,7 @@ def test_the_repository_declares_hosts_of_the_compose_file_and_no_secrets():
             "AIRFLOW_VAR_MAX_QUARANTINED_SHARE": "0.05",
             "AIRFLOW_VAR_QUALITY_RETENTION_DAYS": "90",
             "AIRFLOW_VAR_ALERT_RETENTION_DAYS": "90",
+            "AIRFLOW_VAR_RUN_RETENTION_DAYS": "365",
             "AIRFLOW_VAR_RUNBOOK_URL": "",
         }
         == variables

@@ -189,3 +189,24 @@ def test_a_run_that_is_closed_while_the_sweep_asks_is_not_closed_again(app_db: D
 
     assert pipeline_runs.sweep(app_db, state_of, reason) == []
     assert row(app_db) == ("failed", 0, "of the callback", True)
+
+
+def test_rows_of_old_runs_go_but_the_last_good_one_and_open_ones(app_db: Database) -> None:
+    app_db.execute(
+        """
+        insert into operations.pipeline_runs (pipeline, run_id, status, started_at, ended_at)
+        select pipeline, run_id, status, now() - days * interval '1 day',
+               case when status <> 'running' then now() - days * interval '1 day' end
+          from (
+            values ('rare', 'good', 'success', 500),
+                   ('rare', 'better', 'success', 400),
+                   ('rare', 'failed', 'failed', 390),
+                   ('rare', 'open', 'running', 380),
+                   ('daily', 'old', 'success', 366),
+                   ('daily', 'young', 'success', 364)
+          ) as runs (pipeline, run_id, status, days)
+        """
+    )
+    assert pipeline_runs.delete_older(app_db, timedelta(days=365)) == 3
+    rows = app_db.execute("select run_id from operations.pipeline_runs order by id").fetchall()
+    assert rows == [("better",), ("open",), ("young",)]
