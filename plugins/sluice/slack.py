@@ -39,6 +39,8 @@ _REMEDIES = {
     "no_team": "the webhook's workspace is not known: look at its URL in the connection",
     "invalid_token": "the webhook's URL is not right: look at it in the connection",
 }
+_PROXYS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED)
+"""What proxies answer in place of a server."""
 _CODE = re.compile(r"[a-z][a-z_]{1,59}")
 _FORM = '{"conn_type": "slackwebhook", "password": "https://hooks.slack.com/services/..."}'
 
@@ -124,7 +126,12 @@ def _read(response: WebhookResponse) -> Answer:
         return Answer(
             None, None, 'the answer is 200 but not Slack\'s "ok": does a proxy or another server answer in its place?'
         )
-    said = f"{status} {body}" if _CODE.fullmatch(body) else f"{status}"
+    is_code = _CODE.fullmatch(body) is not None
+    if status in _PROXYS and not is_code:
+        return Answer(
+            None, None, f"the answer is {status} but not in Slack's words: does a proxy refuse the way to it?"
+        )
+    said = f"{status} {body}" if is_code else f"{status}"
     remedy = _REMEDIES.get(body)
     error = f"Slack answers {said}{f': {remedy}' if remedy else ''}"
     return Answer(status, _retry_after(response.headers), error, unusable=bool(remedy))

@@ -148,6 +148,14 @@ def test_a_page_in_place_of_slack_is_no_message_that_was_taken(server: SlackServ
     assert slack.post(MESSAGE) == Answer(None, None, NOT_OK)
 
 
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_a_proxy_that_refuses_is_not_slack_that_refuses(server: SlackServer, status: int) -> None:
+    server.script = [Reply(status, "<html>Access denied by policy</html>")]
+    answer = slack.post(MESSAGE)
+    assert (answer.status, answer.unusable) == (None, False)
+    assert answer.error == f"the answer is {status} but not in Slack's words: does a proxy refuse the way to it?"
+
+
 @pytest.mark.parametrize(("status", "expected"), [(302, Answer(None, None, NOT_OK)), (307, None), (308, None)])
 def test_a_redirect_is_no_message_that_was_taken(server: SlackServer, status: int, expected: Answer | None) -> None:
     server.script = [Reply(status, "", {"Location": f"{server.base}/login"}), Reply(200, "<html>Log in</html>")]
