@@ -4,6 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 LOCAL := $(BIN)/python -m include.local
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 # Without bytecode every `import airflow` takes three times as long.
@@ -29,10 +30,10 @@ demo: $(READY) ## The stack, the migrations, and every pipeline on 50,000 custom
 	@$(BIN)/python -m include.local.demo
 
 test: $(READY) ## Everything, on services of its own
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	@$(PYTEST)
 
 test-postgres-15: $(READY) ## The database tests once more, on the oldest PostgreSQL that is promised
-	@SLUICE_POSTGRES_BIN=$$(ls -d /usr/lib/postgresql/15/bin) $(BIN)/python -m pytest -m database --ignore=tests/chaos
+	@SLUICE_POSTGRES_BIN=$$(ls -d /usr/lib/postgresql/15/bin) $(PYTEST) -m database --ignore=tests/chaos
 
 stack: $(READY) ## PostgreSQL, Valkey and the demo API, migrated, without Airflow
 	@$(LOCAL) up

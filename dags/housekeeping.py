@@ -7,7 +7,7 @@ saying so, and deletes old ones. Pending letters are kept however old they are; 
 
 **How long**: the Variables `landing_retention_days` (14), `letter_retention_days` (90), `staging_retention_hours` (24),
 `quality_retention_days` (90), `alert_retention_days` (90), `run_retention_days` (365), and `data_docs_keep` (the pages
-of 500 runs of a pipeline). A dry run says what would go.
+of 500 runs of a pipeline). A dry run deletes nothing; it says how many folders, letters and staging tables would go.
 
 **When it fails** something is kept longer than it should be: read the log, mend, clear the task. Each goes on where it
 was.

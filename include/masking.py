@@ -25,11 +25,11 @@ _LOCATION = re.compile(  # a URL, or a path with a query
 )
 _ASSIGNED = re.compile(
     r"""((?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|credentials?)["']?\s*=\s*"""
-    r"""|(?:authorization["']?|\bx-[\w-]*(?:key|token|secret)["']?)\s*[=:]\s*(?:(?:token|digest|apikey|negotiate)\s+)?"""
+    r"""|(?:authorization["']?|(?<![\w-])x-[\w-]{0,60}?(?:key|token|secret)["']?)\s*[=:]\s*(?:(?:token|digest|apikey|negotiate)\s+)?"""
     r"""|["'][\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key)["']\s*:\s*)(?!\*{3})("[^"]*"|'[^']*'|[^\s"',;)}]+)""",
     re.IGNORECASE,
 )
-_SLACK_TOKEN = re.compile(r"\bxox[a-z]-[\w-]+")
+_SLACK_TOKEN = re.compile(r"\b(?:xox[a-z]|xapp)-[\w-]+")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _WORD = r"""\s@"(),:;<>\[\]\\/=?&'"""  # ends what stands before the @ of an address
 _EMAIL = re.compile(

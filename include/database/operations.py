@@ -39,7 +39,10 @@ select
   (
     select count(*)
       from operations.pipeline_runs f
-     where f.pipeline = p.pipeline and f.status = 'failed' and f.ended_at > coalesce(g.ended_at, '-infinity')
+     where f.pipeline = p.pipeline
+       and f.status = 'failed'
+       and not f.dry_run
+       and f.ended_at > coalesce(g.ended_at, '-infinity')
   ) as failed_since,
   p.first_started_at
   from (

@@ -62,7 +62,8 @@ def note(
         on conflict (pipeline, run_id, task_id, map_index, try_number) do update set
           error_class = excluded.error_class,
           error = excluded.error,
-          alerted_at = excluded.alerted_at
+          alerted_at = excluded.alerted_at,
+          cleared_at = null
         where a.alerted_at < (
           select started_at from operations.pipeline_runs r where r.pipeline = a.pipeline and r.run_id = a.run_id
         )
@@ -79,17 +80,15 @@ def note(
     )
 
 
-def begin_again(
-    connection: Connection[Any], *, pipeline: str, run_id: str, task_id: str, map_index: int, try_number: int
-) -> None:
+def begin_again(connection: Connection[Any], *, pipeline: str, run_id: str, task_id: str, map_index: int) -> None:
     """Notes that a task begins: what an earlier try of it has noted is history, and no longer why the run fails."""
     connection.execute(
         """
         update operations.alerts
            set cleared_at = clock_timestamp()
-         where (pipeline, run_id, task_id, map_index) = (%s, %s, %s, %s) and try_number < %s and cleared_at is null
+         where (pipeline, run_id, task_id, map_index) = (%s, %s, %s, %s) and cleared_at is null
         """,
-        (pipeline, run_id, task_id, map_index, try_number),
+        (pipeline, run_id, task_id, map_index),
     )
 
 
@@ -129,14 +128,16 @@ def run_failed(
 ) -> int | None:
     """Writes the one message of a run that has ended as failed; gives its id, to be posted now.
 
-    None where the same is folded into an open window, or this failure of the run was told already: one that is cleared
-    and fails again counts anew. `states` are the run's tasks as Airflow names them (`task`, of a mapped one `task_3`);
-    one that failed without a note was killed. Without states the notes say what failed. A task that failed before the
-    run was cleared, and was not cleared with it, is among them, with what it said then.
+    None where the same is folded into an open window, where this failure of the run was told already (one that is
+    cleared and fails again counts anew), or where the run has begun again meanwhile. `states` are the run's tasks as
+    Airflow names them (`task`, of a mapped one `task_3`); one that failed without a note was killed. Without states the
+    notes say what failed. A task that failed before the run was cleared, and was not cleared with it, is among them,
+    with what it said then.
     """
     lock_messages(connection)
+    if not _note_told(connection, pipeline, run_id, "failed"):
+        return None
     since = _untold(connection, pipeline, run_id)
-    _note_told(connection, pipeline, run_id)
     if since is None:
         return None
     noted = _noted(connection, pipeline, run_id, since, states)
@@ -159,7 +160,7 @@ def run_failed(
             runs=before.runs + 1,
         )
     )
-    return _tell(
+    message = _tell(
         connection,
         kind="failure",
         pipeline=pipeline,
@@ -169,6 +170,18 @@ def run_failed(
         payload=payload,
         window=window,
     )
+    connection.execute(  # a dry run begins no outage, as it ends none
+        """
+        update operations.messages m
+           set recovered_by = m.id
+          from operations.pipeline_runs r
+         where (m.kind, m.pipeline, m.run_id, m.run_started_at) = ('failure', %s, %s, %s)
+           and (r.pipeline, r.run_id) = (m.pipeline, m.run_id)
+           and r.dry_run
+        """,
+        (pipeline, run_id, since),
+    )
+    return message
 
 
 def run_succeeded(
@@ -183,11 +196,12 @@ def run_succeeded(
     """Writes what a run that has succeeded gives to tell; gives the ids of the messages to be posted now.
 
     One that the pipeline has recovered, where failures or lateness were raised since its last success: it closes their
-    windows; a dry run proves nothing. One of the run's warnings, where there are any that no open window counts. Safe
-    to repeat.
+    windows; a dry run proves nothing. One of the run's warnings, where there are any that no open window counts. None
+    where the run has begun again meanwhile. Safe to repeat.
     """
     lock_messages(connection)
-    _note_told(connection, pipeline, run_id)
+    if not _note_told(connection, pipeline, run_id, "success"):
+        return []
     begun, ended, dry_run = _times(connection, pipeline, run_id)
     told: list[int] = []
     outage = _Outage([], None, 0, False) if dry_run else _outage(connection, pipeline, ended)
@@ -364,11 +378,20 @@ def _fingerprint(kind: str, pipeline: str, parts: Iterable[tuple[str, ...]]) -> 
     return f"{kind}:{pipeline}:{digest[:32]}"
 
 
-def _note_told(connection: Connection[Any], pipeline: str, run_id: str) -> None:
+def _note_told(connection: Connection[Any], pipeline: str, run_id: str, status: str) -> bool:
+    """Notes that the run's end is told in this transaction; False where it has not ended so, or no longer.
+
+    Until the transaction ends nobody opens the run again. One without a row has ended as the caller says.
+    """
+    row = connection.execute(
+        "select status from operations.pipeline_runs where pipeline = %s and run_id = %s for update", (pipeline, run_id)
+    ).fetchone()
+    if row is not None and row[0] != status:
+        return False
     connection.execute(
-        "update operations.pipeline_runs set told = true where pipeline = %s and run_id = %s and not told",
-        (pipeline, run_id),
+        "update operations.pipeline_runs set told = true where pipeline = %s and run_id = %s", (pipeline, run_id)
     )
+    return True
 
 
 def _times(connection: Connection[Any], pipeline: str, run_id: str) -> tuple[datetime, datetime, bool]:
@@ -421,7 +444,7 @@ def _noted(
               from operations.alerts
              where pipeline = %(pipeline)s and run_id = %(run_id)s and cleared_at is null
                and (%(any)s or alerted_at >= %(since)s)
-             order by task_id, map_index, try_number desc
+             order by task_id, map_index, alerted_at desc
           ) as last_tries
          order by alerted_at, id
         """,

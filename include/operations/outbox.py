@@ -23,6 +23,9 @@ from include.operations.messages import Payload
 PACE = 1.0
 """Seconds between two messages: Slack takes one a second from a webhook."""
 
+OF_THE_MESSAGE = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+"""Refusals that are about one message. Others are about the webhook: the next message would be refused, too."""
+
 FIRST_BACKOFF = 30.0
 LONGEST_BACKOFF = 900.0
 LONGEST_RETRY_AFTER = 3600.0
@@ -37,14 +40,12 @@ _WANTED = """
 @dataclass(frozen=True)
 class Answer:
     """What came of a post: the HTTP status, None where there was no answer; `retry_after` in seconds, if the answer
-    said so; `error`, the answer's body or what broke, without secrets: empty where all went well. `unusable`: a refusal
-    that is about the webhook, not about the message.
+    said so; `error`, the answer's body or what broke, without secrets: empty where all went well.
     """
 
     status: int | None
     retry_after: float | None = None
     error: str = ""
-    unusable: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,9 @@ def _next(
             HTTPStatus.REQUEST_TIMEOUT,
             HTTPStatus.TOO_MANY_REQUESTS,
         ):
-            _mark(connection, message, "refused", answer.error or str(status))
-            return "refused", (answer.error or str(status)) if answer.unusable else ""
+            refusal = answer.error or str(status)
+            _mark(connection, message, "refused", refusal)
+            return "refused", "" if status in OF_THE_MESSAGE else refusal
         case _:
             _wait(connection, message, answer, attempts)
     return "stop", ""

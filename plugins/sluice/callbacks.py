@@ -51,7 +51,6 @@ def note_start(context: Context) -> None:
             run_id=ti.run_id,
             task_id=ti.task_id,
             map_index=_map_index(ti),
-            try_number=ti.try_number,
         )
     if opened:
         sweep(context, pipeline=ti.dag_id, but=ti.run_id)

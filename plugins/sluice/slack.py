@@ -133,8 +133,7 @@ def _read(response: WebhookResponse) -> Answer:
         )
     said = f"{status} {body}" if is_code else f"{status}"
     remedy = _REMEDIES.get(body)
-    error = f"Slack answers {said}{f': {remedy}' if remedy else ''}"
-    return Answer(status, _retry_after(response.headers), error, unusable=bool(remedy))
+    return Answer(status, _retry_after(response.headers), f"Slack answers {said}{f': {remedy}' if remedy else ''}")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

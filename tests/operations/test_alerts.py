@@ -370,7 +370,7 @@ def test_a_failed_task_that_was_not_cleared_with_another_is_told_with_what_it_sa
         row = app_db.execute("select max(try_number) from operations.alerts").fetchone()
         assert row is not None
         name = {"pipeline": "daily", "run_id": "r1", "task_id": "products.extract", "map_index": -1}
-        alerts.begin_again(app_db, **name, try_number=row[0] + 1)
+        alerts.begin_again(app_db, **name)
         if error:
             note(app_db, "daily", "r1", "products.extract", error, tries=row[0] + 1)
         end(app_db, "daily", "r1", "failed")
@@ -391,6 +391,31 @@ def test_a_failed_task_that_was_not_cleared_with_another_is_told_with_what_it_sa
     ]
     assert alerts.first_error(app_db, **name, states={"products.extract": "failed"}) is None
     assert alerts.first_error(app_db, **name, states={}) is None
+
+
+def test_a_run_that_begins_again_before_it_is_told_is_told_when_it_ends(app_db: Database) -> None:
+    begin(app_db, "daily", "r1")
+    note(app_db, "daily", "r1", "load", ValueError("x"))
+    end(app_db, "daily", "r1", "failed")
+    assert alerts.untold(app_db) == [("daily", "r1", "failed")]
+    begin(app_db, "daily", "r1")  # between the look and the message
+    assert tell_failed(app_db, "daily", "r1", {"load": "running"}) is None
+    assert tell_succeeded(app_db, "daily", "r1") == []
+    end(app_db, "daily", "r1", "failed")
+    assert alerts.untold(app_db) == [("daily", "r1", "failed")]
+    assert tell_failed(app_db, "daily", "r1", {"load": "failed"}) is not None
+
+
+def test_a_run_that_is_created_anew_under_its_name_says_what_is_wrong_now(app_db: Database) -> None:
+    """Its tries are counted from one again."""
+    name = {"pipeline": "daily", "run_id": "r1", "task_id": "load", "map_index": -1}
+    for tries, error in ((4, "OldError: old"), (1, "NewError: new"), (1, "NewestError: newest")):
+        begin(app_db, "daily", "r1")
+        alerts.begin_again(app_db, **name)
+        note(app_db, "daily", "r1", "load", error, tries=tries)
+        end(app_db, "daily", "r1", "failed")
+        message = tell_failed(app_db, "daily", "r1", {"load": "failed"})
+        assert payload(app_db, message)["text"] == f"daily failed: load: {error}"
 
 
 def test_runs_of_which_nobody_was_told_are_known_for_a_day(app_db: Database) -> None:
@@ -429,7 +454,14 @@ def test_a_dry_run_ends_no_outage_and_is_no_good_run(app_db: Database) -> None:
 
     begin(app_db, "delta", "dry")
     app_db.execute("update operations.pipeline_runs set dry_run = true where pipeline = 'delta'")
-    end(app_db, "delta", "dry", "success")
+    end(app_db, "delta", "dry", "failed")  # nor begins one
+    assert tell_failed(app_db, "delta", "dry", {}) is not None
+    begin(app_db, "delta", "dry")
+    end(app_db, "delta", "dry", "failed")
+    assert tell_failed(app_db, "delta", "dry", {}) is None
+    assert succeed(app_db, "delta", "real") == []
+    assert alerts.delete_older(app_db, -HOUR) > 0
+    app_db.execute("delete from operations.pipeline_runs where run_id = 'real'")
     pass_time(app_db, 27 * HOUR)
     assert tell_late(app_db, delta=HOUR) == []  # nobody waits for what was only tried
 

@@ -105,8 +105,7 @@ ANSWERS = {
 @pytest.mark.parametrize(("status", "body"), list(ANSWERS))
 def test_a_refusal_is_told_with_what_to_do(server: SlackServer, status: int, body: str) -> None:
     server.script = [Reply(status, body)]
-    unusable = body in ("action_prohibited", "no_service", "channel_not_found", "channel_is_archived")
-    assert slack.post(MESSAGE) == Answer(status, None, ANSWERS[status, body], unusable)
+    assert slack.post(MESSAGE) == Answer(status, None, ANSWERS[status, body])
     assert len(server.requests) == 1, "it tries once"
 
 
@@ -151,9 +150,8 @@ def test_a_page_in_place_of_slack_is_no_message_that_was_taken(server: SlackServ
 @pytest.mark.parametrize("status", [401, 403, 407])
 def test_a_proxy_that_refuses_is_not_slack_that_refuses(server: SlackServer, status: int) -> None:
     server.script = [Reply(status, "<html>Access denied by policy</html>")]
-    answer = slack.post(MESSAGE)
-    assert (answer.status, answer.unusable) == (None, False)
-    assert answer.error == f"the answer is {status} but not in Slack's words: does a proxy refuse the way to it?"
+    said = f"the answer is {status} but not in Slack's words: does a proxy refuse the way to it?"
+    assert slack.post(MESSAGE) == Answer(None, None, said)
 
 
 @pytest.mark.parametrize(("status", "expected"), [(302, Answer(None, None, NOT_OK)), (307, None), (308, None)])
