@@ -61,8 +61,7 @@ def _open(connection: Connection[Any], pipeline: str, run_id: str, dry_run: bool
           ended_at = null,
           status = 'running',
           error_message = null,
-          dry_run = excluded.dry_run,
-          told = false
+          dry_run = excluded.dry_run
         where %(anew)s or pipeline_runs.status <> 'running'
         """,
         {"pipeline": pipeline, "run_id": run_id, "dry_run": dry_run, "anew": anew},

@@ -132,7 +132,11 @@ class Deaths:
 
     def left(self) -> list[str]:
         """The runs that are open, or of which nobody was told, a minute and a half from now; of `send_alerts` none."""
-        query = "select run_id from operations.pipeline_runs where not told and pipeline <> 'send_alerts'"
+        query = """
+          select run_id
+            from operations.pipeline_runs
+           where (ended_at is null or not told) and pipeline <> 'send_alerts'
+        """
         try:
             until(lambda: not self.data.column(query), "all is told", 90)
         except AssertionError:

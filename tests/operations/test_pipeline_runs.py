@@ -65,14 +65,16 @@ def test_a_cleared_run_begins_again_in_its_own_row(app_db: Database, opens: Call
     pipeline_runs.processed(app_db, **NAME, records=7)
     pipeline_runs.note_error(app_db, **NAME, error="extract: no answer")
     pipeline_runs.close_run(app_db, **NAME, status="failed")
+    app_db.execute("update operations.pipeline_runs set told = true")
     app_db.commit()
     began = version(app_db)[2]
-    opens(app_db, **NAME)
+    opens(app_db, **NAME, dry_run=True)
     app_db.commit()
     assert row(app_db) == ("running", 7, None, False)
     assert version(app_db)[2] > began
     pipeline_runs.close_run(app_db, **NAME, status="success")
     assert row(app_db) == ("success", 7, None, True)
+    assert app_db.execute("select dry_run, told from operations.pipeline_runs").fetchall() == [(True, False)]
 
 
 def test_start_begins_an_open_run_anew(app_db: Database) -> None:
