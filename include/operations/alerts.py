@@ -37,7 +37,6 @@ UNTOLD_AGE = timedelta(hours=24)
 KILLED = "killed"
 _NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 _CLASS = re.compile(r"(?:[\w.]*\.)?([A-Z]\w*(?:Error|Exception|Timeout|Exit|Interrupt))\b")
-_MAP_INDEX = re.compile(r"_(\d+)$")
 
 
 def note(
@@ -97,7 +96,7 @@ def first_error(
 ) -> str | None:
     """What the first of the run's failed tasks has noted, with its name; None where none of them has."""
     noted = _noted(connection, pipeline, run_id, _NO_TIME, states)
-    return f"{noted[0].place}: {noted[0].error}" if noted and states else None
+    return f"{place(noted[0].task_id, noted[0].map_index)}: {noted[0].error}" if noted and states else None
 
 
 def untold(connection: Connection[Any]) -> list[tuple[str, str, str]]:
@@ -135,10 +134,9 @@ def run_failed(
     with what it said then.
     """
     lock_messages(connection)
-    if not _note_told(connection, pipeline, run_id, "failed"):
-        return None
-    since = _untold(connection, pipeline, run_id)
-    if since is None:
+    ended = _note_told(connection, pipeline, run_id, "failed")
+    since = ended and _untold(connection, pipeline, run_id, ended.begun_at)
+    if ended is None or since is None:
         return None
     noted = _noted(connection, pipeline, run_id, since, states)
     checks = _checks(connection, pipeline, run_id, since, [one.task_id for one in noted])
@@ -170,17 +168,15 @@ def run_failed(
         payload=payload,
         window=window,
     )
-    connection.execute(  # a dry run begins no outage, as it ends none
-        """
-        update operations.messages m
-           set recovered_by = m.id
-          from operations.pipeline_runs r
-         where (m.kind, m.pipeline, m.run_id, m.run_started_at) = ('failure', %s, %s, %s)
-           and (r.pipeline, r.run_id) = (m.pipeline, m.run_id)
-           and r.dry_run
-        """,
-        (pipeline, run_id, since),
-    )
+    if ended.dry_run:  # it begins no outage, as it ends none
+        connection.execute(
+            """
+            update operations.messages
+               set recovered_by = id
+             where (kind, pipeline, run_id, run_started_at) = ('failure', %s, %s, %s)
+            """,
+            (pipeline, run_id, since),
+        )
     return message
 
 
@@ -200,15 +196,14 @@ def run_succeeded(
     where the run has begun again meanwhile. Safe to repeat.
     """
     lock_messages(connection)
-    if not _note_told(connection, pipeline, run_id, "success"):
+    if (ended := _note_told(connection, pipeline, run_id, "success")) is None:
         return []
-    begun, ended, dry_run = _times(connection, pipeline, run_id)
     told: list[int] = []
-    outage = _Outage([], None, 0, False) if dry_run else _outage(connection, pipeline, ended)
-    checks = [check for check in _checks(connection, pipeline, run_id, begun) if check.severity == "warning"]
-    run = _run(connection, pipeline, run_id, begun, owner, links(None, -1)) if outage.since or checks else None
+    outage = _Outage([], None, 0, False) if ended.dry_run else _outage(connection, pipeline, ended.at)
+    checks = [check for check in _checks(connection, pipeline, run_id, ended.begun_at) if check.severity == "warning"]
+    run = _run(connection, pipeline, run_id, ended.begun_at, owner, links(None, -1)) if outage.since or checks else None
     if run and outage.since:
-        what = messages.Recovered(run, outage.since, ended - outage.since, outage.runs, outage.late)
+        what = messages.Recovered(run, outage.since, ended.at - outage.since, outage.runs, outage.late)
         recovered = _insert(
             connection,
             kind="recovered",
@@ -237,7 +232,7 @@ def run_succeeded(
             kind="warnings",
             pipeline=pipeline,
             run_id=run_id,
-            run_started_at=begun,
+            run_started_at=ended.begun_at,
             fingerprint=_fingerprint("warnings", pipeline, {check.key for check in checks}),
             payload=messages.warnings(messages.Warnings(run, tuple(check.what for check in checks))),
             window=window,
@@ -331,15 +326,22 @@ def lock_messages(connection: Connection[Any]) -> None:
     connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice.messages', 0))")
 
 
+def place(task_id: str, map_index: int) -> str:
+    """A task as people know it, with the number of its instance where it is mapped."""
+    return task_id if map_index < 0 else f"{task_id}[{map_index}]"
+
+
+class _Ended(NamedTuple):
+    begun_at: datetime
+    at: datetime
+    dry_run: bool
+
+
 class _Noted(NamedTuple):
     task_id: str
     map_index: int
     error_class: str
     error: str
-
-    @property
-    def place(self) -> str:
-        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 
 class _Checked(NamedTuple):
@@ -378,43 +380,39 @@ def _fingerprint(kind: str, pipeline: str, parts: Iterable[tuple[str, ...]]) -> 
     return f"{kind}:{pipeline}:{digest[:32]}"
 
 
-def _note_told(connection: Connection[Any], pipeline: str, run_id: str, status: str) -> bool:
-    """Notes that the run's end is told in this transaction; False where it has not ended so, or no longer.
+def _note_told(connection: Connection[Any], pipeline: str, run_id: str, status: str) -> _Ended | None:
+    """Notes that the run's end is told in this transaction; None where it has not ended so, or no longer.
 
-    Until the transaction ends nobody opens the run again. One without a row has ended as the caller says.
+    Until the transaction ends nobody opens the run again. One without a row began long ago and has ended now, as the
+    caller says.
     """
     row = connection.execute(
-        "select status from operations.pipeline_runs where pipeline = %s and run_id = %s for update", (pipeline, run_id)
-    ).fetchone()
-    if row is not None and row[0] != status:
-        return False
-    connection.execute(
-        "update operations.pipeline_runs set told = true where pipeline = %s and run_id = %s", (pipeline, run_id)
-    )
-    return True
-
-
-def _times(connection: Connection[Any], pipeline: str, run_id: str) -> tuple[datetime, datetime, bool]:
-    """When the run began and ended, and whether it was a dry run; one without a row began long ago and ends now."""
-    row = connection.execute(
         """
-        select r.started_at, coalesce(r.ended_at, clock_timestamp()), coalesce(r.dry_run, false)
-          from (select) as one
-          left join operations.pipeline_runs r on r.pipeline = %s and r.run_id = %s
+        select status, started_at, coalesce(ended_at, clock_timestamp()), dry_run
+          from operations.pipeline_runs
+         where pipeline = %s and run_id = %s
+           for update
         """,
         (pipeline, run_id),
     ).fetchone()
-    assert row is not None  # noqa: S101 - an outer join from one row
-    return row[0] or _NO_TIME, row[1], row[2]
+    if row is None:
+        now = connection.execute("select clock_timestamp()").fetchone()
+        assert now is not None  # noqa: S101 - it has one row
+        return _Ended(_NO_TIME, now[0], False)
+    if row[0] != status:
+        return None
+    connection.execute(
+        "update operations.pipeline_runs set told = true where pipeline = %s and run_id = %s", (pipeline, run_id)
+    )
+    return _Ended(*row[1:])
 
 
-def _untold(connection: Connection[Any], pipeline: str, run_id: str) -> datetime | None:
+def _untold(connection: Connection[Any], pipeline: str, run_id: str, begun: datetime) -> datetime | None:
     """Since when the run's failure has not been told; None where it has been.
 
     That is the run's start. A failed task that was cleared alone leaves that as it was: then it is the first failure
     that was noted after the message.
     """
-    begun, *_ = _times(connection, pipeline, run_id)
     row = connection.execute(
         """
         select max(created_at)
@@ -468,11 +466,10 @@ def _failed(noted: Iterable[_Noted], states: Mapping[str, str | None], links: Li
         silent.discard(_key(one.task_id, one.map_index))
     killed: dict[str, list[_Noted]] = {}
     for key in sorted(silent):
-        index = _MAP_INDEX.search(key)
-        task_id = key[: index.start()] if index else key
-        if not index or f"{task_id}_0" not in states:
-            task_id, index = key, None
-        killed.setdefault(task_id, []).append(_Noted(task_id, int(index[1]) if index else -1, KILLED, _told(None)))
+        task_id, _, index = key.rpartition("_")
+        if not index.isdecimal() or f"{task_id}_0" not in states:
+            task_id, index = key, "-1"
+        killed.setdefault(task_id, []).append(_Noted(task_id, int(index), KILLED, _told(None)))
 
     def task(instances: list[_Noted]) -> tuple[FailedTask, str]:
         first = instances[0]

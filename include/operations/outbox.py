@@ -198,8 +198,8 @@ def _mark(connection: Connection[Any], message: int, status: Literal["sent", "re
 def _wait(connection: Connection[Any], message: int, answer: Answer, attempts: int) -> None:
     """Lets the message wait, and all others with it where Slack says for how long."""
     status = answer.status or 0
-    said = status >= HTTPStatus.INTERNAL_SERVER_ERROR and answer.retry_after is not None
-    held = status == HTTPStatus.TOO_MANY_REQUESTS or said
+    is_down = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    held = status == HTTPStatus.TOO_MANY_REQUESTS or (is_down and answer.retry_after is not None)
     backoff = min(FIRST_BACKOFF * 2 ** min(attempts, 10), LONGEST_BACKOFF)
     connection.execute(
         """

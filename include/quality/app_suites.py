@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from include.contracts.contract import Children, Contract
 from include.contracts.fields import FieldSpec
-from include.quality.expectations import Suite, field_rules, great_expectations, holds, no_rows, unique
+from include.quality.expectations import (
+    Suite,
+    field_rules,
+    great_expectations,
+    holds,
+    no_rows,
+    not_all_null,
+    row_count_floor,
+    unique,
+)
 from include.quality.gate import GateError
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ def entity(contract: Contract, known: Iterable[str]) -> list[Suite]:
     rules = [*field_rules(contract.fields, never_null=key), *_never_all_null(contract, contract.fields)]
     if contract.version is not None:
         rules.append(gx.ExpectColumnValuesToNotBeNull(column="updated_at", meta={"column": "updated_at"}))
-    floor = gx.ExpectTableRowCountToBeBetween(min_value=max(1, contract.minimum_rows), meta={"name": "row_count_floor"})
+    floor = row_count_floor(max(1, contract.minimum_rows))
     suites = [
         Suite(f"(select * from {table} where deleted_at is null)", (*rules, floor), key, f"{table}, living"),  # noqa: S608 - our own
         _unique(table, key),
@@ -75,19 +84,11 @@ def entity(contract: Contract, known: Iterable[str]) -> list[Suite]:
 
 def _never_all_null(contract: Contract, specs: Iterable[FieldSpec], table: str = "") -> Iterator[Expectation]:
     """Of each column that may be null: that it is not always null, which no rule would notice."""
-    gx = great_expectations()
+    expected = "a value in some row, or its name in the contract's may_be_all_null"
     for spec in specs:
         column = f"{table}{spec.name}"
         if spec.nullable and column not in contract.may_be_all_null:
-            yield gx.ExpectColumnValuesToNotBeNull(
-                column=spec.name,
-                mostly=1e-12,  # one value among as many rows as a table holds
-                meta={
-                    "name": "not_all_null",
-                    "column": column,
-                    "expected": "a value in some row, or its name in the contract's may_be_all_null",
-                },
-            )
+            yield not_all_null(spec.name, column=column, expected=expected)
 
 
 def _children(contract: Contract, children: Children) -> Iterator[Suite]:
@@ -102,8 +103,7 @@ def _children(contract: Contract, children: Children) -> Iterator[Suite]:
         *_never_all_null(contract, children.fields, f"{children.table}."),
     ]
     if children.minimum_rows:
-        meta = {"name": "row_count_floor", "column": children.table}
-        rules.append(gx.ExpectTableRowCountToBeBetween(min_value=children.minimum_rows, meta=meta))
+        rules.append(row_count_floor(children.minimum_rows, children.table))
     yield Suite(table, tuple(rules), key, table)
     yield _unique(table, key)
     same = " and ".join(f"p.{own} = c.{name}" for name, own in zip(children.parent, contract.key, strict=True))

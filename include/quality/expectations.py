@@ -72,8 +72,7 @@ def declared(contract: Contract, execution: Execution, *, max_quarantined_share:
     living = f"(select * from {records} where not is_deleted)" if contract.deleted else records  # noqa: S608 - our own
     expectations.extend(_check(check, living) for check in contract.checks)
     if execution.mode == "snapshot":
-        floor = gx.ExpectTableRowCountToBeBetween(min_value=contract.minimum_rows, meta={"name": "row_count_floor"})
-        expectations.append(floor)
+        expectations.append(row_count_floor(contract.minimum_rows))
     title = f"staged {contract.name}"
     suites = [Suite(living, tuple(expectations), contract.key, title)]
 
@@ -186,6 +185,23 @@ def unique(table: str, key: tuple[str, ...], *, name: str, column: str) -> Suite
         expected="unique",
         column=column,
     )
+
+
+def row_count_floor(rows: int, column: str | None = None) -> Expectation:
+    """That the relation has at least so many rows; `column` is the table where it is not the entity's own."""
+    meta = {"name": "row_count_floor"} | ({"column": column} if column else {})
+    made: Expectation = great_expectations().ExpectTableRowCountToBeBetween(min_value=rows, meta=meta)
+    return made
+
+
+def not_all_null(name: str, *, column: str, expected: str) -> Expectation:
+    """That a column has a value in some row; reported of `column`."""
+    made: Expectation = great_expectations().ExpectColumnValuesToNotBeNull(
+        column=name,
+        mostly=1e-12,  # one value among as many rows as a table holds
+        meta={"name": "not_all_null", "column": column, "expected": expected},
+    )
+    return made
 
 
 def holds(

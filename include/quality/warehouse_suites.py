@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from include.quality.expectations import Suite, great_expectations, holds, no_rows, unique
+from include.quality.expectations import (
+    Suite,
+    great_expectations,
+    holds,
+    no_rows,
+    not_all_null,
+    row_count_floor,
+    unique,
+)
 
 BEGINNING = "timestamptz '0001-01-01 00:00:00+00'"
 TIME_ZONE = "(select business_timezone from warehouse.load_log order by id desc limit 1)"
+NAMED = "a name in some row"  # those whom only facts have named have none
 
 FACTS = f"""
   select
@@ -160,7 +167,7 @@ def _facts() -> list[Suite]:
             column="fact_sales.location_key",
             expected="that of the customer's version",
         ),
-        _floor("fact_sales"),
+        row_count_floor(1, "fact_sales"),
     )
     once = """
       select order_id
@@ -204,18 +211,18 @@ def _dimensions() -> list[Suite]:
         holds(
             "location_exists", "location_found", column="dim_customer.location_key", expected="a member of dim_location"
         ),
-        _named("dim_customer"),
-        _floor("dim_customer"),
+        not_all_null("name", column="dim_customer.name", expected=NAMED),
+        row_count_floor(1, "dim_customer"),
     )
     products = (
         gx.ExpectColumnValuesToNotBeNull(column="product_key", meta={"column": "dim_product.product_key"}),
         gx.ExpectColumnValuesToNotBeNull(column="product_id", meta={"column": "dim_product.product_id"}),
-        _named("dim_product"),
-        _floor("dim_product"),
+        not_all_null("name", column="dim_product.name", expected=NAMED),
+        row_count_floor(1, "dim_product"),
     )
     days = (
         holds("date_key", "key_right", column="dim_date.date_key", expected="yyyymmdd of the date"),
-        _floor("dim_date"),
+        row_count_floor(1, "dim_date"),
     )
     dates = """
       select *, case when date_key = to_char(date, 'YYYYMMDD')::integer then true end as key_right
@@ -265,7 +272,7 @@ def _marts() -> list[Suite]:
             column="daily_sales.unique_customers",
             expected="the customers of the day's facts",
         ),
-        _floor("daily_sales"),
+        row_count_floor(1, "daily_sales"),
     )
     totals = """
       select customer_key
@@ -320,23 +327,9 @@ def _by(mart: str, column: str) -> Suite:
             column=f"{mart}.customer_count",
             expected="the customers that the source has",
         ),
-        _floor(mart),
+        row_count_floor(1, mart),
     )
     return Suite(f"({query})", rules, (column,), f"warehouse.{mart} beside the fact")
-
-
-def _named(dimension: str) -> Any:
-    """That some member has a name: those which only facts have named have none."""
-    return great_expectations().ExpectColumnValuesToNotBeNull(
-        column="name",
-        mostly=1e-12,  # one value among as many rows as a table holds
-        meta={"name": "not_all_null", "column": f"{dimension}.name", "expected": "a name in some row"},
-    )
-
-
-def _floor(table: str) -> Any:
-    meta = {"name": "row_count_floor", "column": table}
-    return great_expectations().ExpectTableRowCountToBeBetween(min_value=1, meta=meta)
 
 
 def _unique(table: str, *key: str) -> Suite:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from urllib.parse import quote
@@ -27,7 +28,7 @@ from sluice.defaults import LATE_AFTER, OWNER
 log = logging.getLogger(__name__)
 
 CALLBACK_SECONDS = 4.0
-"""How long a callback may begin to post. With one post, of at most `slack.CALLBACK_SECONDS`, it is ten seconds: the DAG
+"""How long a callback may begin to post. With one post, of at most `slack.QUICK_SECONDS`, it is ten seconds: the DAG
 processor ends a callback that outlasts 50 s, and others with it.
 """
 
@@ -48,7 +49,7 @@ def run_ended(dag_id: str, run_id: str, status: str, states: Mapping[str, str | 
     recovered if it had failed. What was told before is not told again.
     """
     if told := _tell(dag_id, run_id, status, states):
-        _send(told, slack.CALLBACK_SECONDS, CALLBACK_SECONDS)
+        _send(told, slack.QUICK_SECONDS, CALLBACK_SECONDS)
 
 
 def _tell(dag_id: str, run_id: str, status: str, states: Mapping[str, str | None]) -> list[int]:
@@ -102,7 +103,7 @@ def send() -> dict[str, int]:
     """
     with app_db() as connection:
         alerts.close_windows(connection, window=window())
-    delivered = _send(None, slack.SEND_SECONDS, SEND_SECONDS)
+    delivered = _send(None, slack.PATIENT_SECONDS, SEND_SECONDS)
     if delivered.unusable:
         raise AirflowFailException(f"{delivered.unusable}; {delivered.waiting} messages wait")
     return {"sent": delivered.sent, "refused": delivered.refused, "waiting": delivered.waiting}
@@ -129,17 +130,13 @@ def _send(messages: Sequence[int] | None, post_seconds: int, seconds: float) -> 
 
 def window() -> timedelta:
     """How long the same failure is counted, not told again: a wrong Variable stops no alert."""
-    given = Variable.get("alert_window_minutes", default=None)
-    if given is None:
-        return WINDOW
-    try:
+    given = Variable.get("alert_window_minutes", default=WINDOW / timedelta(minutes=1))
+    with suppress(ValueError, OverflowError):
         length = timedelta(minutes=float(given))
-    except (ValueError, OverflowError):
-        length = -WINDOW
-    if not timedelta(0) <= length <= LONGEST_WINDOW:
-        log.error('the Variable alert_window_minutes is "%s", not a number of minutes up to a year: %s', given, WINDOW)
-        return WINDOW
-    return length
+        if timedelta(0) <= length <= LONGEST_WINDOW:
+            return length
+    log.error('the Variable alert_window_minutes is "%s", not a number of minutes up to a year: %s', given, WINDOW)
+    return WINDOW
 
 
 def links(dag_id: str, run_id: str | None = None, task_id: str | None = None, map_index: int = -1) -> Links:

@@ -65,7 +65,7 @@ def note_failure(context: Context) -> None:
     """Puts the task and its error into the run's row, where the first one stays, and tells the alerts."""
     ti = context["ti"]
     map_index = _map_index(ti)
-    place = ti.task_id if map_index < 0 else f"{ti.task_id}[{map_index}]"
+    place = alerts.place(ti.task_id, map_index)
     exception: BaseException | str | None = context.get("exception")
     error = sentence(exception) or SILENT
     if isinstance(exception, AirflowTaskTimeout):  # which says the number of its process

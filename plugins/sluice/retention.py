@@ -118,7 +118,7 @@ def alerts() -> int:
 
 
 def _dry_run() -> bool:
-    return bool(get_current_context()["params"]["dry_run"])
+    return callbacks.is_dry_run(get_current_context())
 
 
 def _remove(uri: str) -> None:

@@ -26,9 +26,9 @@ from include.extract.client import http_date
 from include.operations.outbox import Answer
 
 CONNECTION = "slack_alerts"
-CALLBACK_SECONDS = 6
+QUICK_SECONDS = 6
 """How long a post may take where the DAG processor waits for it."""
-SEND_SECONDS = 30
+PATIENT_SECONDS = 30
 """How long it may take elsewhere: one that Slack takes, but slowly, is not to be posted again and again."""
 
 _REMEDIES = {
@@ -62,7 +62,7 @@ def is_configured() -> bool:
     return bool((connection.password or "").strip()) or connection.conn_type != SlackWebhookHook.conn_type
 
 
-def post(payload: dict[str, Any], *, seconds: int = CALLBACK_SECONDS) -> Answer:
+def post(payload: dict[str, Any], *, seconds: int = QUICK_SECONDS) -> Answer:
     """Posts one message, once; gives what became of it and raises nothing.
 
     Takes at most `seconds`, the look-up of the host's name and an answer that drips included; the server may say
