@@ -23,6 +23,7 @@ from psycopg.types.json import Jsonb
 from include.masking import sentence
 from include.operations import messages
 from include.operations.messages import Check, FailedTask, Links, Payload, Run
+from include.operations.quality_results import SUPERSEDED
 from include.transform.drift import Drift
 
 LinksOf = Callable[[str | None, int], Links]
@@ -489,25 +490,15 @@ def _checks(
     """
     values = {"pipeline": pipeline, "run_id": run_id, "since": since, "tasks": list(tasks)}
     results = connection.execute(
-        """
-        with evaluated as (
-          select *
-            from operations.quality_results
-           where pipeline = %(pipeline)s and run_id = %(run_id)s
-             and (checked_at >= %(since)s or task_id = any(%(tasks)s))
-        )
-        select e.suite, e.expectation, e.column_name, e.observed, e.severity, e.task_id
-          from evaluated e
-         where not e.success
-           and not exists (
-             select
-               from evaluated later
-              where (later.task_id, later.suite) = (e.task_id, e.suite)
-                and later.evaluation <> e.evaluation
-                and later.checked_at > e.checked_at
-           )
-         order by e.suite, e.id
-        """,
+        f"""
+        select q.suite, q.expectation, q.column_name, q.observed, q.severity, q.task_id
+          from operations.quality_results q
+         where q.pipeline = %(pipeline)s and q.run_id = %(run_id)s
+           and (q.checked_at >= %(since)s or q.task_id = any(%(tasks)s))
+           and not q.success
+           and not {SUPERSEDED}
+         order by q.suite, q.id
+        """,  # noqa: S608 - a constant
         values,
     ).fetchall()
     drifted = connection.execute(

@@ -17,6 +17,17 @@ from psycopg.rows import class_row
 if TYPE_CHECKING:
     from include.quality.gate import CheckResult
 
+SUPERSEDED = """
+  exists (
+    select
+      from operations.quality_results later
+     where (later.pipeline, later.run_id, later.task_id, later.suite) = (q.pipeline, q.run_id, q.task_id, q.suite)
+       and later.evaluation <> q.evaluation
+       and later.checked_at > q.checked_at
+  )
+"""
+"""Whether the run has made the evaluation of the result `q` anew, by another try of the task: it says nothing then."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -143,7 +154,7 @@ def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id:
     of the task has made anew says nothing any more.
     """
     row = connection.execute(
-        """
+        f"""
         select q.evaluation
           from operations.quality_results q
           left join operations.pipeline_runs r using (pipeline, run_id)
@@ -159,16 +170,10 @@ def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id:
                 where (a.pipeline, a.run_id, a.task_id) = (q.pipeline, q.run_id, q.task_id) and a.cleared_at is null
              )
            )
-           and not exists (
-             select
-               from operations.quality_results later
-              where (later.pipeline, later.run_id, later.task_id, later.suite)
-                    = (q.pipeline, q.run_id, q.task_id, q.suite)
-                and later.checked_at > q.checked_at
-           )
+           and not {SUPERSEDED}
          order by q.success, q.severity, q.checked_at desc
          limit 1
-        """,
+        """,  # noqa: S608 - a constant of this module
         {"pipeline": pipeline, "run_id": run_id, "task_id": task_id},
     ).fetchone()
     return row[0] if row else None
