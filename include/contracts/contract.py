@@ -31,10 +31,16 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the entity's table that a sync never writes (enrichment does)."""
+    """A column of the entity's table that a sync never writes (enrichment does).
+
+    What its values may be, inclusive, is checked with the published rows.
+    """
 
     name: str
     type: TypeEngine[Any]
+    minimum: int | None = None
+    maximum: int | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,7 +218,8 @@ class Contract:
                 raise ContractError(
                     f"contract {self.name}: children {name!r}: parent columns must match key {self.key}"
                 )
-        known = {*specs, *(f"{child.table}.{name}" for child in self.children.values() for name in child.columns)}
+        of_children = {f"{child.table}.{name}" for child in self.children.values() for name in child.columns}
+        known = {*specs, *of_children, *(column.name for column in self.enrichment)}
         if unknown := sorted({*self.may_be_all_null} - known):
             raise ContractError(f"contract {self.name}: may_be_all_null names {unknown[0]!r}, which is no field")
         own = [*self.columns, "updated_at", *BOOKKEEPING, *PLACE, *(column.name for column in self.enrichment)]
@@ -232,6 +239,22 @@ class Contract:
     def fields(self) -> tuple[FieldSpec, ...]:
         """The record's own columns: key and content, without the version."""
         return tuple(spec for spec in self.all_fields if spec.name != self.version)
+
+    @cached_property
+    def enriched(self) -> tuple[FieldSpec, ...]:
+        """The columns of `enrichment`, of which nobody has to have a value."""
+        return tuple(
+            FieldSpec(
+                name=column.name,
+                paths=(),
+                sql_type=str(column.type).lower(),
+                nullable=True,
+                minimum=column.minimum,
+                maximum=column.maximum,
+                choices=column.choices,
+            )
+            for column in self.enrichment
+        )
 
     def paths(self, name: str) -> tuple[Path, ...]:
         """Where a source's record may have a field of the record model; none for a computed one."""

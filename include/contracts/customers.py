@@ -69,11 +69,11 @@ CUSTOMERS = Contract(
     history=True,
     endpoint=Endpoint("/customers", changed_since="modified_since"),
     enrichment=(
-        Column("latitude", Double()),
-        Column("longitude", Double()),
-        Column("lifecycle_stage", Text()),
+        Column("latitude", Double(), minimum=-90, maximum=90),
+        Column("longitude", Double(), minimum=-180, maximum=180),
+        Column("lifecycle_stage", Text(), choices=("new", "active", "engaged", "dormant")),
         Column("lifetime_value", Numeric(18, 4)),
-        Column("total_orders", BigInteger()),
+        Column("total_orders", BigInteger(), minimum=0),
         Column("enriched_at", DateTime(timezone=True)),
     ),
     published_checks=(

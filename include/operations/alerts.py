@@ -35,6 +35,9 @@ LATE_WINDOW = timedelta(hours=24)
 UNTOLD_AGE = timedelta(hours=24)
 """How long after its end a run is told of that nobody was told of: what is older is not news."""
 
+LOCK_SECONDS = 5
+"""How long whoever writes messages waits for another who does: a callback must end, and `send_alerts` tells later."""
+
 KILLED = "killed"
 _NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 _CLASS = re.compile(r"(?:[\w.]*\.)?([A-Z]\w*(?:Error|Exception|Timeout|Exit|Interrupt))\b")
@@ -100,19 +103,24 @@ def first_error(
     return f"{place(noted[0].task_id, noted[0].map_index)}: {noted[0].error}" if noted and states else None
 
 
-def untold(connection: Connection[Any]) -> list[tuple[str, str, str]]:
+def untold(
+    connection: Connection[Any], *, pipeline: str | None = None, but: str | None = None
+) -> list[tuple[str, str, str]]:
     """(pipeline, run_id, status) of the runs that ended in the last day and of which nobody was told, the oldest first.
 
-    Their callbacks are at it, or have died between closing the run's row and telling.
+    Their callbacks are at it, or have died between closing the run's row and telling. Only runs of `pipeline`, where it
+    is given, and not the run `but`.
     """
     return connection.execute(
         """
         select pipeline, run_id, status
           from operations.pipeline_runs
          where not told and ended_at > clock_timestamp() - %s::interval
+           and pipeline = coalesce(%s, pipeline)
+           and run_id is distinct from %s
          order by ended_at
         """,
-        (UNTOLD_AGE,),
+        (UNTOLD_AGE, pipeline, but),
     ).fetchall()
 
 
@@ -129,7 +137,8 @@ def run_failed(
     """Writes the one message of a run that has ended as failed; gives its id, to be posted now.
 
     None where the same is folded into an open window, where this failure of the run was told already (one that is
-    cleared and fails again counts anew), or where the run has begun again meanwhile. `states` are the run's tasks as
+    cleared and fails again counts anew), or where the run has begun again meanwhile. A dry run, and one after which
+    a success has been told already, begins no outage and no window. `states` are the run's tasks as
     Airflow names them (`task`, of a mapped one `task_3`); one that failed without a note was killed. Without states the
     notes say what failed. A task that failed before the run was cleared, and was not cleared with it, is among them,
     with what it said then.
@@ -159,25 +168,12 @@ def run_failed(
             runs=before.runs + 1,
         )
     )
-    message = _tell(
-        connection,
-        kind="failure",
-        pipeline=pipeline,
-        run_id=run_id,
-        run_started_at=since,
-        fingerprint=_fingerprint("failure", pipeline, parts),
-        payload=payload,
-        window=window,
-    )
-    if ended.dry_run:  # it begins no outage, as it ends none
-        connection.execute(
-            """
-            update operations.messages
-               set recovered_by = id
-             where (kind, pipeline, run_id, run_started_at) = ('failure', %s, %s, %s)
-            """,
-            (pipeline, run_id, since),
-        )
+    fingerprint = _fingerprint("failure", pipeline, parts)
+    of: dict[str, Any] = {"pipeline": pipeline, "run_id": run_id, "run_started_at": since, "fingerprint": fingerprint}
+    if not (ended.dry_run or ended.is_over):
+        return _tell(connection, kind="failure", **of, payload=payload, window=window)
+    message = _insert(connection, kind="failure", **of, payload=payload)
+    connection.execute("update operations.messages set recovered_by = id where id = %s", (message,))
     return message
 
 
@@ -323,7 +319,11 @@ def delete_older(connection: Connection[Any], age: timedelta) -> int:
 
 
 def lock_messages(connection: Connection[Any]) -> None:
-    """Makes this transaction the only one that writes messages, until its end."""
+    """Makes this transaction the only one that writes messages, until its end.
+
+    Raises psycopg.errors.LockNotAvailable where another has been at it for LOCK_SECONDS.
+    """
+    connection.execute("select set_config('lock_timeout', %s, true)", (f"{LOCK_SECONDS}s",))
     connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice.messages', 0))")
 
 
@@ -336,6 +336,7 @@ class _Ended(NamedTuple):
     begun_at: datetime
     at: datetime
     dry_run: bool
+    is_over: bool
 
 
 class _Noted(NamedTuple):
@@ -389,8 +390,13 @@ def _note_told(connection: Connection[Any], pipeline: str, run_id: str, status: 
     """
     row = connection.execute(
         """
-        select status, started_at, coalesce(ended_at, clock_timestamp()), dry_run
-          from operations.pipeline_runs
+        select status, started_at, coalesce(ended_at, clock_timestamp()), dry_run, exists (
+            select
+              from operations.pipeline_runs g
+             where g.pipeline = r.pipeline and g.status = 'success' and not g.dry_run and g.told
+               and g.ended_at > r.ended_at
+          )
+          from operations.pipeline_runs r
          where pipeline = %s and run_id = %s
            for update
         """,
@@ -399,7 +405,7 @@ def _note_told(connection: Connection[Any], pipeline: str, run_id: str, status: 
     if row is None:
         now = connection.execute("select clock_timestamp()").fetchone()
         assert now is not None  # noqa: S101 - it has one row
-        return _Ended(_NO_TIME, now[0], False)
+        return _Ended(_NO_TIME, now[0], dry_run=False, is_over=False)
     if row[0] != status:
         return None
     connection.execute(
@@ -533,7 +539,9 @@ def _run(connection: Connection[Any], pipeline: str, run_id: str, since: datetim
     values = {"pipeline": pipeline, "run_id": run_id, "since": since}
     row = connection.execute(
         """
-        select r.started_at, r.ended_at, coalesce(r.records_processed, 0), r.error_message, g.run_id, g.ended_at, g.age
+        select
+          r.started_at, r.ended_at, coalesce(r.records_processed, 0), r.error_message, coalesce(r.dry_run, false),
+          g.run_id, g.ended_at, g.age
           from (select) as one
           left join operations.pipeline_runs r on r.pipeline = %(pipeline)s and r.run_id = %(run_id)s
           left join operations.last_good_runs g on g.pipeline = %(pipeline)s
@@ -541,7 +549,7 @@ def _run(connection: Connection[Any], pipeline: str, run_id: str, since: datetim
         values,
     ).fetchone()
     assert row is not None  # noqa: S101 - an outer join from one row
-    started, ended, records, error, good_run, good, age = row
+    started, ended, records, error, dry_run, good_run, good, age = row
     entities = connection.execute(
         """
         select distinct on (e.entity)
@@ -564,6 +572,7 @@ def _run(connection: Connection[Any], pipeline: str, run_id: str, since: datetim
         run_id=run_id,
         owner=owner,
         links=links,
+        dry_run=dry_run,
         started_at=started,
         ended_at=ended,
         records=records,

@@ -81,6 +81,7 @@ class Run:
     run_id: str
     owner: str
     links: Links
+    dry_run: bool = False
     started_at: datetime | None = None
     ended_at: datetime | None = None
     records: int = 0
@@ -335,7 +336,7 @@ def _fields(run: Run, *more: tuple[str, str], good: bool = True) -> Payload:
     last += f" ({_short(run.last_good_run)})" if run.last_good_run else ""
     fields = [
         ("Pipeline", _short(run.pipeline)),
-        *([("Run", _short(run.run_id))] if run.run_id else []),
+        *([("Run", _short(run.run_id) + (" (a dry run)" if run.dry_run else ""))] if run.run_id else []),
         *more,
         *([("Records read", _listed(read))] if run.entities else []),
         *([("Records processed", f"{run.records:,}")] if run.records else []),

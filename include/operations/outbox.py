@@ -28,6 +28,8 @@ OF_THE_MESSAGE = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 FIRST_BACKOFF = 30.0
 LONGEST_BACKOFF = 900.0
+PATIENCE = 6
+"""After so many tries of a message in vain, half an hour at least, somebody has to look: nobody would hear of it."""
 LONGEST_RETRY_AFTER = 3600.0
 
 _WANTED = """
@@ -40,19 +42,21 @@ _WANTED = """
 @dataclass(frozen=True)
 class Answer:
     """What came of a post: the HTTP status, None where there was no answer; `retry_after` in seconds, if the answer
-    said so; `error`, the answer's body or what broke, without secrets: empty where all went well.
+    said so; `error`, the answer's body or what broke, without secrets: empty where all went well. `is_unusable` where
+    there is no webhook to ask: what it should be has to be mended first.
     """
 
     status: int | None
     retry_after: float | None = None
     error: str = ""
+    is_unusable: bool = False
 
 
 @dataclass(frozen=True)
 class Delivered:
     """How many messages a call has sent, how many are refused for good, how many still wait.
 
-    `unusable` says why Slack takes nothing from this webhook; empty where it does, or was not asked.
+    `unusable` says why nothing gets to Slack by this webhook; empty where it does, or may soon.
     """
 
     sent: int
@@ -74,7 +78,8 @@ def deliver(
     their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again; where it
     refuses whatever comes by this webhook, the call ends, so that the others wait for a better one. After 429 nothing
     is posted for as long as Slack says; no answer, or 5xx, makes the message wait, from half a minute to a quarter of
-    an hour, and ends the call. `post` gives an Answer whatever happens; what it raises is raised on, its message waits.
+    an hour, and ends the call; after half an hour of that the webhook counts as unusable. `post` gives an Answer
+    whatever happens; what it raises is raised on, its message waits.
 
     Every message is a transaction of its own, for which `connection` must be outside of one, autocommit or not. Raises
     ValueError where it is not.
@@ -178,7 +183,8 @@ def _next(
             return "refused", "" if status in OF_THE_MESSAGE else refusal
         case _:
             _wait(connection, message, answer, attempts)
-    return "stop", ""
+            in_vain = answer.is_unusable or attempts + 1 >= PATIENCE
+            return "stop", (answer.error or str(answer.status)) if in_vain else ""
 
 
 def _mark(connection: Connection[Any], message: int, status: Literal["sent", "refused"], error: str | None) -> None:

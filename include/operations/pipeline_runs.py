@@ -93,19 +93,24 @@ def processed(connection: Connection[Any], *, pipeline: str, run_id: str, record
 def close_run(
     connection: Connection[Any], *, pipeline: str, run_id: str, status: Status, error: str | None = None
 ) -> bool:
-    """Notes how the run ended, with the records that its executions published; gives whether that was news.
+    """Notes how the run ended, with the records that it published; gives whether that was news.
 
-    A run that nobody opened gets its row here. A row that is closed with this status already stays as it is. `error` is
-    for a failed run in which no task noted its own.
+    Of an entity that it published more than once, because it was cleared, those of the last time count. A run that
+    nobody opened gets its row here. A row that is closed with this status already stays as it is. `error` is for a
+    failed run in which no task noted its own.
     """
     return (
         connection.execute(
             """
             with counted as (
-              select sum(s.records_read) as records
-                from operations.executions e
-                join operations.sync_log s on s.execution = e.execution
-               where e.pipeline = %(pipeline)s and e.run_id = %(run_id)s
+              select sum(records_read) as records
+                from (
+                  select distinct on (s.entity) s.records_read
+                    from operations.executions e
+                    join operations.sync_log s on s.execution = e.execution
+                   where e.pipeline = %(pipeline)s and e.run_id = %(run_id)s
+                   order by s.entity, s.id desc
+                ) as published
             )
             insert into operations.pipeline_runs as r
               (pipeline, run_id, ended_at, status, error_message, records_processed)

@@ -179,12 +179,6 @@ def to_look_at(connection: Connection[Any], pipeline: str, run_id: str, task_id:
     return row[0] if row else None
 
 
-def pipelines(connection: Connection[Any]) -> list[str]:
-    """The pipelines that have results."""
-    rows = connection.execute("select distinct pipeline from operations.quality_results order by 1")
-    return [pipeline for (pipeline,) in rows]
-
-
 def delete_older(connection: Connection[Any], age: timedelta) -> int:
     """Deletes the results that are older; gives how many. An evaluation goes as a whole."""
     return connection.execute(

@@ -47,7 +47,8 @@ def entity(contract: Contract, known: Iterable[str]) -> list[Suite]:
                 f"{contract.name}: the published check {check.name!r} reads app.{missing[0]}, of which there is no "
                 "contract: declare it, or take the check away"
             )
-    rules = [*field_rules(contract.fields, never_null=key), *_never_all_null(contract, contract.fields)]
+    columns = (*contract.fields, *contract.enriched)
+    rules = [*field_rules(columns, never_null=key), *_never_all_null(contract, columns)]
     if contract.version is not None:
         rules.append(gx.ExpectColumnValuesToNotBeNull(column="updated_at", meta={"column": "updated_at"}))
     floor = row_count_floor(max(1, contract.minimum_rows))
@@ -84,11 +85,10 @@ def entity(contract: Contract, known: Iterable[str]) -> list[Suite]:
 
 def _never_all_null(contract: Contract, specs: Iterable[FieldSpec], table: str = "") -> Iterator[Expectation]:
     """Of each column that may be null: that it is not always null, which no rule would notice."""
-    expected = "a value in some row, or its name in the contract's may_be_all_null"
     for spec in specs:
         column = f"{table}{spec.name}"
         if spec.nullable and column not in contract.may_be_all_null:
-            yield not_all_null(spec.name, column=column, expected=expected)
+            yield not_all_null(spec.name, column=column)
 
 
 def _children(contract: Contract, children: Children) -> Iterator[Suite]:

@@ -34,6 +34,9 @@ PAGES = Path(__file__).parent / "pages"
 SHOWN = 100
 """How many evaluations an index shows."""
 
+PAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.html")
+"""The page of an evaluation: no other file is ever removed."""
+
 UNFINISHED_SECONDS = 3600
 
 LOCK_SECONDS = 15
@@ -139,6 +142,19 @@ def write_index(folder: Folder, connection: Connection[Any], pipeline: str) -> N
         raise DataDocsError(f"the index of {pipeline} was not written: {type(error).__name__}: {error}") from error
 
 
+def pipelines(folder: Folder) -> set[str]:
+    """The names of the folders of pipelines, and of whatever else lies beside them.
+
+    Raises DataDocsError where they cannot be read.
+    """
+    try:
+        return {place.name for place in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):  # an object store says the latter of a folder that is not there
+        return set()
+    except OSError as error:
+        raise DataDocsError(_remedy("pages cannot be read from", folder, error)) from error
+
+
 def prune(folder: Folder, connection: Connection[Any], pipeline: str, keep: int) -> int:
     """Removes the pages of a pipeline but those of its newest `keep` runs, and of what failed; gives how many.
 
@@ -148,7 +164,7 @@ def prune(folder: Folder, connection: Connection[Any], pipeline: str, keep: int)
     """
     place = _place(folder, pipeline)
     try:
-        found = [page for page in place.iterdir() if page.name.endswith(".html") and page.name != "index.html"]
+        found = [page for page in place.iterdir() if PAGE.fullmatch(page.name)]
         # After the pages: one that has come meanwhile is of an evaluation that was recorded before it.
         known = {f"{evaluation}.html" for evaluation in quality_results.kept(connection, pipeline, keep)}
         old = [page for page in found if page.name not in known]

@@ -194,8 +194,9 @@ def row_count_floor(rows: int, column: str | None = None) -> Expectation:
     return made
 
 
-def not_all_null(name: str, *, column: str, expected: str) -> Expectation:
+def not_all_null(name: str, *, column: str) -> Expectation:
     """That a column has a value in some row; reported of `column`."""
+    expected = "a value in some row, or its name in the contract's may_be_all_null"
     made: Expectation = great_expectations().ExpectColumnValuesToNotBeNull(
         column=name,
         mostly=1e-12,  # one value among as many rows as a table holds

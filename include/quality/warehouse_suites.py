@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from include.contracts.contract import Contract
+from include.contracts.customers import CUSTOMERS
+from include.contracts.products import PRODUCTS
 from include.quality.expectations import (
     Suite,
     great_expectations,
@@ -12,9 +18,11 @@ from include.quality.expectations import (
     unique,
 )
 
+if TYPE_CHECKING:
+    from great_expectations.expectations.expectation import Expectation
+
 BEGINNING = "timestamptz '0001-01-01 00:00:00+00'"
 TIME_ZONE = "(select business_timezone from warehouse.load_log order by id desc limit 1)"
-NAMED = "a name in some row"  # those whom only facts have named have none
 
 FACTS = f"""
   select
@@ -95,7 +103,7 @@ DAYS = """
 """
 
 # Of every customer what its versions sold, with where and what it is now; of the facts that name nobody too.
-CUSTOMERS = """
+SOLD = """
   select
     coalesce(l.country, 'unknown') as country,
     coalesce(c.segment, 'unknown') as segment,
@@ -211,15 +219,16 @@ def _dimensions() -> list[Suite]:
         holds(
             "location_exists", "location_found", column="dim_customer.location_key", expected="a member of dim_location"
         ),
-        not_all_null("name", column="dim_customer.name", expected=NAMED),
+        *_never_all_null("dim_customer", CUSTOMERS, "name", "email", "segment", "signup_date", "lifecycle_stage"),
         row_count_floor(1, "dim_customer"),
     )
     products = (
         gx.ExpectColumnValuesToNotBeNull(column="product_key", meta={"column": "dim_product.product_key"}),
         gx.ExpectColumnValuesToNotBeNull(column="product_id", meta={"column": "dim_product.product_id"}),
-        not_all_null("name", column="dim_product.name", expected=NAMED),
+        *_never_all_null("dim_product", PRODUCTS, "name", "category", "brand", "sku"),
         row_count_floor(1, "dim_product"),
     )
+    places = tuple(_never_all_null("dim_location", CUSTOMERS, "country", "state", "city", "zip_code"))
     days = (
         holds("date_key", "key_right", column="dim_date.date_key", expected="yyyymmdd of the date"),
         row_count_floor(1, "dim_date"),
@@ -247,12 +256,31 @@ def _dimensions() -> list[Suite]:
         ),
         _unique("dim_product", "product_key"),
         _unique("dim_product", "product_id"),
+        *(
+            [
+                Suite(
+                    "(select * from warehouse.dim_location where location_key is distinct from -1)",
+                    (*places, row_count_floor(1, "dim_location")),
+                    ("location_key",),
+                    "warehouse.dim_location",
+                )
+            ]
+            if places  # else the source has none
+            else []
+        ),
         _unique("dim_location", "location_key"),
         _unique("dim_location", "natural_key"),
         Suite(f"({dates})", days, ("date_key",), "warehouse.dim_date"),
         _unique("dim_date", "date"),
         Suite(f"(select {unknown})", members, title="warehouse, unknown members"),
     ]
+
+
+def _never_all_null(dimension: str, contract: Contract, *columns: str) -> Iterator[Expectation]:
+    """That some member has a value, but where the contract says that the source may have none."""
+    for column in columns:
+        if column not in contract.may_be_all_null:
+            yield not_all_null(column, column=f"{dimension}.{column}")
 
 
 def _marts() -> list[Suite]:
@@ -314,7 +342,7 @@ def _by(mart: str, column: str) -> Suite:
           sum(counted) as customer_count,
           sum(order_count) as order_count,
           sum(total_revenue) as total_revenue
-        from ({CUSTOMERS}) as customers
+        from ({SOLD}) as customers
         group by {column}
         having sum(counted) + sum(order_count) > 0
       ) as f on f.{column} = m.{column}

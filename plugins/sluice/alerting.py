@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk import Variable, task
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
+from psycopg import Connection
 
 from include.masking import sentence
 from include.operations import alerts, outbox, quality_results
@@ -46,23 +48,35 @@ def run_ended(dag_id: str, run_id: str, status: str, states: Mapping[str, str | 
     """Writes the messages of a run that has ended, `success` or `failed`, and tries once to post them.
 
     A failed one makes one message, whatever failed in it; a success tells its warnings, and that its pipeline has
-    recovered if it had failed. What was told before is not told again.
+    recovered if it had failed. What was told before is not told again. Earlier runs of which nobody was told come
+    first: a success ends only what has begun.
     """
-    if told := _tell(dag_id, run_id, status, states):
+    with app_db() as connection:
+        earlier = alerts.untold(connection, pipeline=dag_id, but=run_id)
+    told: list[int] = []
+    for _, before, ended in earlier:
+        try:
+            told += _tell(dag_id, before, ended, callbacks.task_states(dag_id, before))
+        except Exception:  # of any kind: the others are told all the same
+            log.exception("%s %s cannot be told of: send_alerts will", dag_id, before)
+    told += _tell(dag_id, run_id, status, states)
+    if told:
         _send(told, slack.QUICK_SECONDS, CALLBACK_SECONDS)
 
 
 def _tell(dag_id: str, run_id: str, status: str, states: Mapping[str, str | None]) -> list[int]:
-    def links_of(task_id: str | None, map_index: int) -> Links:
-        return links(dag_id, run_id, task_id, map_index)
-
+    length, book = window(), runbook()  # Airflow is asked before anything is locked
     with app_db() as connection:
+
+        def links_of(task_id: str | None, map_index: int) -> Links:
+            return links(connection, book, dag_id, run_id, task_id, map_index)
+
         if status == "success":
             return alerts.run_succeeded(
-                connection, pipeline=dag_id, run_id=run_id, links=links_of, owner=OWNER, window=window()
+                connection, pipeline=dag_id, run_id=run_id, links=links_of, owner=OWNER, window=length
             )
         message = alerts.run_failed(
-            connection, pipeline=dag_id, run_id=run_id, states=states, links=links_of, owner=OWNER, window=window()
+            connection, pipeline=dag_id, run_id=run_id, states=states, links=links_of, owner=OWNER, window=length
         )
         return [] if message is None else [message]
 
@@ -89,8 +103,11 @@ def untold() -> int:
 @task(trigger_rule="all_done", retries=1, retry_delay=SOON, execution_timeout=timedelta(minutes=10))
 def lateness() -> int:
     """Writes a message for each pipeline that has not succeeded for too long; gives how many. It sends nothing."""
+    length, book = window(), runbook()
     with app_db() as connection:
-        told = alerts.late(connection, limits=LATE_AFTER, links=links, owner=OWNER, window=window())
+        told = alerts.late(
+            connection, limits=LATE_AFTER, links=partial(links, connection, book), owner=OWNER, window=length
+        )
     log.info("%s pipelines have become late", len(told))
     return len(told)
 
@@ -99,10 +116,11 @@ def lateness() -> int:
 def send() -> dict[str, int]:
     """Closes the windows that are over, and sends what waits; gives how many messages were sent, refused and wait.
 
-    Fails where Slack takes nothing from the webhook: somebody has to mend the connection, and no message can say so.
+    Fails where nothing gets to Slack by the webhook: somebody has to look, and no message can say so.
     """
+    length = window()
     with app_db() as connection:
-        alerts.close_windows(connection, window=window())
+        alerts.close_windows(connection, window=length)
     delivered = _send(None, slack.PATIENT_SECONDS, SEND_SECONDS)
     if delivered.unusable:
         raise AirflowFailException(f"{delivered.unusable}; {delivered.waiting} messages wait")
@@ -139,19 +157,30 @@ def window() -> timedelta:
     return WINDOW
 
 
-def links(dag_id: str, run_id: str | None = None, task_id: str | None = None, map_index: int = -1) -> Links:
+def runbook() -> str | None:
+    """The address of the runbook, where somebody has given one."""
+    return Variable.get("runbook_url", default="") or None
+
+
+def links(
+    connection: Connection[Any],
+    book: str | None,
+    dag_id: str,
+    run_id: str | None = None,
+    task_id: str | None = None,
+    map_index: int = -1,
+) -> Links:
     """Where to look: at a DAG in Airflow's UI, or a run of it, or a task of that; at its Data Docs; in the runbook."""
     base = str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/")
     dag = f"{base}/dags/{quote(dag_id)}"
     run = f"{dag}/runs/{quote(run_id)}" if run_id else dag
-    with app_db() as connection:
-        evaluation = run_id and quality_results.to_look_at(connection, dag_id, run_id, task_id)
+    evaluation = run_id and quality_results.to_look_at(connection, dag_id, run_id, task_id)
     instance = f"/mapped/{map_index}" if map_index >= 0 else ""
     return Links(
         run=run,
         log=f"{run}/tasks/{quote(task_id)}{instance}" if run_id and task_id else None,
         data_docs=base + data_docs_path(dag_id, evaluation) if evaluation else None,
-        runbook=Variable.get("runbook_url", default="") or None,
+        runbook=book,
         section=section(dag_id, task_id) if task_id else None,
     )
 

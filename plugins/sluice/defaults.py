@@ -43,5 +43,6 @@ LATE_AFTER = {
     "warehouse_load": timedelta(hours=26),
     "quality_checks": timedelta(hours=26),
     "housekeeping": timedelta(hours=26),
+    "send_alerts": timedelta(hours=1),
 }
 """How old the last good run of a pipeline may be: what its schedule asks for, and the time that a run may take."""

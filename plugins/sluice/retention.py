@@ -92,16 +92,11 @@ def quality() -> dict[str, int]:
     if _dry_run():
         return {"results": 0, "pages": 0}
     with app_db() as connection:
-        pipelines = quality_results.pipelines(connection)  # before: pages of one whose results all go must go too
         results = quality_results.delete_older(connection, age)
-        pages = sum(data_docs.prune(folder(), connection, pipeline, keep) for pipeline in pipelines)
-    log.info(
-        "removed %s results older than %s, and %s pages past the newest %s runs of a pipeline",
-        results,
-        age,
-        pages,
-        keep,
-    )
+    log.info("removed %s results older than %s", f"{results:,}", age)
+    with app_db() as connection:
+        pages = sum(data_docs.prune(folder(), connection, name, keep) for name in data_docs.pipelines(folder()))
+    log.info("removed %s pages past the newest %s runs of a pipeline", f"{pages:,}", keep)
     return {"results": results, "pages": pages}
 
 

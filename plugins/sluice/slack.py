@@ -76,7 +76,7 @@ def post(payload: dict[str, Any], *, seconds: int = QUICK_SECONDS) -> Answer:
     try:
         client = _client(seconds - 1)
     except (ConnectionUnusableError, AirflowNotFoundException) as error:
-        return Answer(None, None, f'connection "{CONNECTION}": {error}')
+        return Answer(None, None, f'connection "{CONNECTION}": {error}', is_unusable=True)
     answers: list[Answer] = []
 
     def send() -> None:

@@ -56,6 +56,12 @@ def test_it_runs_once_at_a_time_and_not_for_ever(dag: DAG) -> None:
     assert timedelta(0) < dag.dagrun_timeout <= timedelta(hours=24)
 
 
+def test_it_is_missed_when_it_does_not_run(dag: DAG) -> None:
+    from sluice.defaults import LATE_AFTER
+
+    assert (dag.dag_id in LATE_AFTER) == (dag.schedule is not None)
+
+
 def test_it_begins_at_a_fixed_time_with_a_zone(dag: DAG) -> None:
     assert dag.start_date is not None
     assert dag.start_date.tzinfo is not None

@@ -455,15 +455,44 @@ def test_a_dry_run_ends_no_outage_and_is_no_good_run(app_db: Database) -> None:
     begin(app_db, "delta", "dry")
     app_db.execute("update operations.pipeline_runs set dry_run = true where pipeline = 'delta'")
     end(app_db, "delta", "dry", "failed")  # nor begins one
-    assert tell_failed(app_db, "delta", "dry", {}) is not None
-    begin(app_db, "delta", "dry")
-    end(app_db, "delta", "dry", "failed")
-    assert tell_failed(app_db, "delta", "dry", {}) is None
+    message = tell_failed(app_db, "delta", "dry", {})
+    assert "*Run*\ndry (a dry run)" in texts(payload(app_db, message))
     assert succeed(app_db, "delta", "real") == []
+    app_db.execute("update operations.messages set status = 'logged'")
     assert alerts.delete_older(app_db, -HOUR) > 0
     app_db.execute("delete from operations.pipeline_runs where run_id = 'real'")
     pass_time(app_db, 27 * HOUR)
     assert tell_late(app_db, delta=HOUR) == []  # nobody waits for what was only tried
+
+
+def test_failures_of_dry_runs_and_of_others_are_not_counted_as_the_same(app_db: Database) -> None:
+    def fail_dry(run_id: str) -> int | None:
+        begin(app_db, "daily", run_id)
+        app_db.execute("update operations.pipeline_runs set dry_run = true where run_id = %s", (run_id,))
+        note(app_db, "daily", run_id, "load", "ValueError: x")
+        end(app_db, "daily", run_id, "failed")
+        return tell_failed(app_db, "daily", run_id, {"load": "failed"})
+
+    assert fail_dry("dry 1") is not None
+    assert fail(app_db, "daily", "real") is not None
+    assert fail_dry("dry 2") is not None
+    assert [row[2:] for row in told(app_db)] == [("pending", False), ("pending", True), ("pending", False)]
+    (recovered,) = succeed(app_db, "daily", "good")
+    assert payload(app_db, recovered)["text"].endswith("; 1 run failed")
+
+
+def test_a_failure_that_is_told_after_a_later_success_begins_no_outage(app_db: Database) -> None:
+    for run_id, status in (("r1", "failed"), ("r2", "success")):
+        begin(app_db, "daily", run_id)
+        end(app_db, "daily", run_id, status)
+    assert alerts.untold(app_db, pipeline="daily", but="r2") == [("daily", "r1", "failed")]
+    assert alerts.untold(app_db, pipeline="delta") == []
+    assert tell_succeeded(app_db, "daily", "r2") == []
+    late = tell_failed(app_db, "daily", "r1", {"load": "failed"})  # of which nobody had told
+    assert "(r2)" in texts(payload(app_db, late))
+    assert succeed(app_db, "daily", "r3") == []
+    assert fail(app_db, "daily", "r4", None) is not None  # nor a window
+    assert len(succeed(app_db, "daily", "r5")) == 1
 
 
 def test_the_first_success_ends_the_outage_once(app_db: Database) -> None:
@@ -630,6 +659,17 @@ def test_two_processes_at_once_make_one_message(app_database: str, same_run: boo
         second.commit()
         assert ids[1] is None
         assert [row[2] for row in told(first)] == (["pending"] if same_run else ["pending", "folded"])
+
+
+def test_who_waits_too_long_for_another_gives_up(app_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "LOCK_SECONDS", 1)
+    with psycopg.connect(app_database) as holder, psycopg.connect(app_database) as callback:
+        alerts.lock_messages(holder)
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            fail(callback, "daily", "r1")
+        callback.rollback()
+        holder.commit()
+        assert fail(callback, "daily", "r1") is not None
 
 
 class Alerting(RuleBasedStateMachine):

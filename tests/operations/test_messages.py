@@ -34,8 +34,8 @@ COUNT = st.integers(0, 10**12)
 LENGTH = st.timedeltas(timedelta(-1), timedelta(999))
 NAMED = st.lists(st.tuples(TEXT, COUNT), max_size=20).map(tuple)
 RUN = st.builds(
-    Run, TEXT, TEXT, TEXT, LINKS, st.none() | TIME, st.none() | TIME, COUNT, NAMED, NAMED, st.none() | TEXT,
-    st.none() | TEXT, st.none() | TIME, st.none() | LENGTH,
+    Run, TEXT, TEXT, TEXT, LINKS, st.booleans(), st.none() | TIME, st.none() | TIME, COUNT, NAMED, NAMED,
+    st.none() | TEXT, st.none() | TEXT, st.none() | TIME, st.none() | LENGTH,
 )  # fmt: skip
 CHECKS = st.lists(st.builds(Check, TEXT, TEXT, st.none() | TEXT, TEXT), max_size=12).map(tuple)
 TASKS = st.lists(st.builds(FailedTask, TEXT, TEXT, st.integers(1, 99), st.booleans(), URL, TEXT), max_size=12).map(

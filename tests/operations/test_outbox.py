@@ -185,9 +185,11 @@ def test_without_an_answer_it_waits_longer_and_longer(db: Database, answer: Answ
     put(db, "a", "b")
     put(db, "c", pipeline="delta")
     seen = []
-    for _ in range(7):
+    said = answer.error or str(answer.status)
+    for number in range(7):
         slack = Slack(answer)
-        assert deliver(db, slack, seconds=10, only=[1]) == Delivered(0, 0, 1)
+        unusable = said if number >= 5 else ""  # after more than half an hour
+        assert deliver(db, slack, seconds=10, only=[1]) == Delivered(0, 0, 1, unusable)
         assert slack.sent == ["a"]
         seen.append(waits(db)["a"])
         assert deliver(db, slack, seconds=10, only=[1, 2]) == Delivered(0, 0, 2)  # b does not overtake a
@@ -195,7 +197,7 @@ def test_without_an_answer_it_waits_longer_and_longer(db: Database, answer: Answ
     assert seen == [30, 60, 120, 240, 480, 900, 900]
     assert stored(db)[0] == ("a", "pending", 7, answer.error or f"status {answer.status}")
     slack = Slack(answer)
-    assert deliver(db, slack, seconds=10) == Delivered(0, 0, 3)
+    assert deliver(db, slack, seconds=10) == Delivered(0, 0, 3, said)
     assert slack.sent == ["a"]  # Slack is not there: the others are not tried now
     assert deliver(db, slack, seconds=10) == Delivered(1, 0, 2)  # another pipeline's does not wait for a
     assert slack.sent == ["a", "c"]

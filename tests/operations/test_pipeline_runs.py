@@ -9,11 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.contracts.orders import ORDERS
 from include.contracts.products import PRODUCTS
 from include.operations import pipeline_runs
 from include.operations.pipeline_runs import UNKNOWN_AFTER, Closed
 from tests.load.syncing import at, synced
-from tests.load.test_publish import product
+from tests.load.test_publish import order, product
 
 pytestmark = pytest.mark.database
 
@@ -115,15 +116,16 @@ def test_a_run_that_died_before_anybody_opened_it_has_its_row(app_db: Database) 
     assert row(app_db) == ("failed", 0, "start: it was killed", True)
 
 
-def test_the_records_are_those_that_executions_published_or_what_the_run_says(app_db: Database) -> None:
+def test_the_records_are_those_that_were_published_last_or_what_the_run_says(app_db: Database) -> None:
+    synced(app_db, ORDERS, [[order(1), order(2)]], fetched_at=at(0))
     synced(app_db, PRODUCTS, [[product(1), product(2)]], fetched_at=at(0))
-    synced(app_db, PRODUCTS, [[product(3)]], fetched_at=at(1))
+    synced(app_db, PRODUCTS, [[product(1), product(2), product(3)]], fetched_at=at(1))  # the run was cleared
     app_db.execute("update operations.executions set pipeline = %s, run_id = %s", (PIPELINE, RUN))
     synced(app_db, PRODUCTS, [[product(4)]], fetched_at=at(2))
     pipeline_runs.open_run(app_db, **NAME)
     pipeline_runs.processed(app_db, **NAME, records=99)
     pipeline_runs.close_run(app_db, **NAME, status="success")
-    assert row(app_db) == ("success", 3, None, True)
+    assert row(app_db) == ("success", 5, None, True)
 
     other = {"pipeline": "customer_enrichment", "run_id": "of its own"}
     pipeline_runs.open_run(app_db, **other)

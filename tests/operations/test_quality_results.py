@@ -103,7 +103,6 @@ def test_the_newest_evaluations_come_first_in_numbers(app_db: Database) -> None:
     ]
     assert quality_results.recent(app_db, "delta_sync", 100) == [summary(5)]
     assert quality_results.recent(app_db, "none", 100) == []
-    assert quality_results.pipelines(app_db) == ["daily_sync", "delta_sync"]
 
 
 def test_the_newest_cost_the_same_however_many_came_before(app_db: Database) -> None:
@@ -183,4 +182,3 @@ def test_old_results_are_deleted_by_the_evaluation(app_db: Database) -> None:
     assert [row[0] for row in rows(app_db)] == [UUID(int=2)]
     assert quality_results.delete_older(app_db, timedelta(days=30)) == 0
     assert quality_results.delete_older(app_db, timedelta(0)) == 1
-    assert quality_results.pipelines(app_db) == []

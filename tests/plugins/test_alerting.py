@@ -71,6 +71,31 @@ def test_a_failure_and_its_recovery_are_posted_at_once_with_the_log_of_the_insta
     assert recovered["text"].startswith("daily has recovered after ")
 
 
+def test_a_success_tells_of_earlier_runs_first_whose_callbacks_have_died(app_db: Database, server: SlackServer) -> None:
+    close(app_db, "r1")
+    close(app_db, "r2", "success")
+    alerting.run_ended("daily", "r2", "success", {"start": "success"})
+    assert messages(app_db) == [("failure", "sent"), ("recovered", "sent")]
+    alerting.run_ended("daily", "r1", "failed", STATES)  # it was not dead
+    assert len(server.payloads) == 2
+
+
+def test_a_success_is_told_where_an_earlier_run_cannot_be(
+    app_db: Database, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(app_db, "r1")
+    alerting.run_ended("daily", "r1", "failed", STATES)
+    close(app_db, "r2")
+    close(app_db, "r3", "success")
+
+    def gone(*_: str) -> dict[str, str]:
+        raise ConnectionError("Airflow's API is down")
+
+    monkeypatch.setattr(callbacks, "task_states", gone)
+    alerting.run_ended("daily", "r3", "success", {})
+    assert messages(app_db) == [("failure", "sent"), ("recovered", "sent")]
+
+
 @pytest.mark.parametrize(
     ("given", "minutes"),
     [("90", 90), ("0.5", 0.5), ("0", 0), *((wrong, 60) for wrong in ("60 min", "", "nan", "inf", "-5", "1e12"))],
@@ -125,6 +150,19 @@ def test_a_webhook_that_is_gone_fails_the_task_that_sends_with_what_to_do(
     with pytest.raises(AirflowFailException, match=gone):
         alerting.send.function()
     assert messages(app_db) == [("failure", "refused"), ("failure", "pending")]
+
+
+def test_a_wrong_connection_fails_the_task_that_sends_at_once(
+    app_db: Database, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SLACK_ALERTS", '{"conn_type": "http", "password": "https://127.0.0.1/x"}')
+    close(app_db, "r1")
+    alerting.run_ended("daily", "r1", "failed", STATES)
+    app_db.execute("update operations.messages set next_attempt_at = now()")
+    app_db.commit()
+    with pytest.raises(AirflowFailException, match=r'^connection "slack_alerts": its type is "http", .*; 1 messages w'):
+        alerting.send.function()
+    assert messages(app_db) == [("failure", "pending")]
 
 
 def test_a_callback_ends_in_time_whatever_slack_does(

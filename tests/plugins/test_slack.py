@@ -247,7 +247,7 @@ def test_a_wrong_connection_is_configured_and_says_what_is_wrong(
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_ALERTS", given)
     assert slack.is_configured()
     if error:
-        assert slack.post(MESSAGE) == Answer(None, None, f'connection "slack_alerts": {error}')
+        assert slack.post(MESSAGE) == Answer(None, None, f'connection "slack_alerts": {error}', is_unusable=True)
 
 
 @pytest.mark.parametrize("payload", TAKEN)

@@ -149,9 +149,10 @@ def test_empty_dimensions_facts_and_marts_are_blocked(postgres: Any, app_databas
 
     result = evaluated(app_database, "warehouse")
 
-    tables = ["fact_sales", "dim_customer", "dim_product", "dim_date", "daily_sales", "sales_by_region"]
+    dimensions = ["dim_customer", "dim_product", "dim_location", "dim_date"]
     assert [(one.name, one.column) for one in result.critical] == [
-        ("row_count_floor", table) for table in [*tables, "sales_by_segment"]
+        ("row_count_floor", table)
+        for table in ["fact_sales", *dimensions, "daily_sales", "sales_by_region", "sales_by_segment"]
     ]
     with pytest.raises(GateError, match="nothing has been loaded into the warehouse yet: run warehouse_load"):
         evaluated(app_database, "reconciliation")
@@ -163,7 +164,7 @@ def test_a_column_without_a_value_is_blocked_unless_the_contract_lets_it_be(
     insert_customers(app_db, ["a@example.com"])
     app_db.execute("update app.customers set age = null, segment = null")
     app_db.commit()
-    others = ("phone", "street", "city", "state", "country", "zip_code")
+    others = ("phone", "street", "city", "state", "country", "zip_code", *(one.name for one in CUSTOMERS.enrichment))
     lenient = replace(CUSTOMERS, may_be_all_null=("age", *others))
 
     assert {(one.name, one.column) for one in evaluated(app_database, "customers").critical} == {
@@ -181,7 +182,13 @@ def test_a_column_without_a_value_is_blocked_unless_the_contract_lets_it_be(
 def test_the_floor_is_the_contracts(app_database: str, app_db: Database) -> None:
     insert_customers(app_db, ["a@example.com", "b@example.com"])
     app_db.execute(
-        "update app.customers set (phone, street, city, state, country, zip_code) = ('1', '1', '1', '1', 'US', '1')"
+        """
+        update app.customers
+           set (phone, street, city, state, country, zip_code) = ('1', '1', '1', '1', 'US', '1'),
+               (latitude, longitude, lifecycle_stage, lifetime_value, total_orders, enriched_at) = (
+                 1, 1, 'new', 1, 1, now()
+               )
+        """
     )
     app_db.commit()
 

@@ -48,11 +48,16 @@ def good(postgres: PostgresServer) -> Iterator[str]:
         orders = [order(n, n % 8 + 1 if n else None, n % 3 + 1, created=60 * 24 * (n % 5)) for n in range(20)]
         orders.append(order(0, 1, 0, id="empty"))
         synced(made.app, ORDERS, [orders], fetched_at=at(10))
-        made.load()
         made.app.execute(
-            "update app.customers set phone = '+14155552671', street = '1 Road', state = 'CA', zip_code = '1'"
+            """
+            update app.customers
+               set phone = '+14155552671', street = '1 Road', state = 'CA', zip_code = '1', latitude = 52.5,
+                   longitude = 13.4, lifecycle_stage = 'new', lifetime_value = 1, total_orders = 1, enriched_at = now()
+            """
         )
         made.app.execute("update app.products set category = 'toys', brand = 'Acme', sku = 'A-1'")
+        made.app.commit()
+        made.load()
         made.app.execute("update operations.sync_log set synced_at = now() - interval '1 hour'")
         made.app.execute("delete from operations.sync_log where mode <> 'snapshot'")
         # Snapshots of five weeks before, of as many records as varies a little; orders have no history.
@@ -159,6 +164,14 @@ MARTS: set[Expected] = {
     ("customer_totals", "customer_totals.customer_key"),
     ("sales_by_region", "sales_by_region.country"),
     ("sales_by_segment", "sales_by_segment.segment"),
+}
+REGION: set[Expected] = {
+    ("sales_by_region", "sales_by_region.country"),
+    ("customer_count", "sales_by_region.customer_count"),
+}
+SEGMENT: set[Expected] = {
+    ("sales_by_segment", "sales_by_segment.segment"),
+    ("customer_count", "sales_by_segment.customer_count"),
 }
 AVERAGE: Expected = ("average_order_value", "daily_sales.average_order_value")
 BUYERS: Expected = ("unique_customers", "daily_sales.unique_customers")
@@ -279,27 +292,34 @@ WAREHOUSE: dict[Expected, Mutation] = {
     ("one_current_version", "dim_customer.is_current"): (
         dim_customer("valid_to = '9999-01-01 00:00:00+00'", SECOND),
         KEY_OF_SECOND,
-        {
-            ("sales_by_region", "sales_by_region.country"),
-            ("customer_count", "sales_by_region.customer_count"),
-            ("sales_by_segment", "sales_by_segment.segment"),
-            ("customer_count", "sales_by_segment.customer_count"),
-        },
+        REGION | SEGMENT,
     ),
     ("location_exists", "dim_customer.location_key"): (
         dim_customer("location_key = 4711", MIDDLE),
         KEY_OF_MIDDLE,
         set(),
     ),
-    ("not_all_null", "dim_customer.name"): (
-        "update warehouse.dim_customer set name = null",
-        "select customer_key from warehouse.dim_customer where customer_key <> -1 order by 1 limit 10",
-        set(),
-    ),
-    ("not_all_null", "dim_product.name"): (
-        "update warehouse.dim_product set name = null",
-        "select product_key from warehouse.dim_product where product_key <> -1 order by 1",
-        set(),
+    **{
+        ("not_all_null", f"dim_{name}.{column}"): (
+            f"update warehouse.dim_{name} set {column} = null",
+            f"select {name}_key from warehouse.dim_{name} where {name}_key <> -1 order by 1 limit 10",
+            besides if column in ("segment", "country") else set(),
+        )
+        for name, columns, besides in (
+            ("customer", "name email segment signup_date lifecycle_stage", SEGMENT),
+            ("product", "name category brand sku", set()),
+            ("location", "country state city zip_code", REGION),
+        )
+        for column in columns.split()
+    },
+    ("row_count_floor", "dim_location"): (
+        "delete from warehouse.dim_location d where location_key <> -1",
+        (),
+        {
+            ("location_exists", "dim_customer.location_key"),
+            ("location_exists", "fact_sales.location_key"),
+            *REGION,
+        },
     ),
     # everything that is joined to customers misses them
     ("row_count_floor", "dim_customer"): (
@@ -450,6 +470,10 @@ MUTATIONS: dict[str, dict[Expected, Mutation]] = {
             set(),
         ),
         (BETWEEN, "age"): (customers("age", "151"), (ONE,), set()),
+        (BETWEEN, "latitude"): (customers("latitude", "90.1"), (ONE,), set()),
+        (BETWEEN, "longitude"): (customers("longitude", "-180.1"), (ONE,), set()),
+        (CHOICE, "lifecycle_stage"): (customers("lifecycle_stage", "'New'"), (ONE,), set()),
+        (BETWEEN, "total_orders"): (customers("total_orders", "-1"), (ONE,), set()),
         (NOT_NULL, "tags"): (customers("tags", "null"), (ONE,), set()),
         (CHOICE, "segment"): (customers("segment", "'SMB'"), (ONE,), set()),
         (NOT_NULL, "signup_date"): (customers("signup_date", "null"), (ONE,), set()),
@@ -460,7 +484,10 @@ MUTATIONS: dict[str, dict[Expected, Mutation]] = {
                 tuple(customer_id(number) for number in range(1, 9)),
                 set(),
             )
-            for column in ("age", "segment", "phone", "street", "city", "state", "country", "zip_code")
+            for column in (
+                *("age", "segment", "phone", "street", "city", "state", "country", "zip_code"),
+                *("latitude", "longitude", "lifecycle_stage", "lifetime_value", "total_orders", "enriched_at"),
+            )
         },
         ("row_count_floor", None): (ALL_DELETED.format("customers"), (), set()),
         ("key_unique", "id"): (customers("id", f"'{TWO}'"), (TWO,), set()),

@@ -19,7 +19,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from include.quality.data_docs import DataDocsError, list_page, notice_page
+from include.quality import data_docs
+from include.quality.data_docs import DataDocsError
 from sluice.data_docs import base_path, folder
 
 log = logging.getLogger(__name__)
@@ -75,11 +76,8 @@ app = FastAPI(
 @app.get("/quality", dependencies=[Depends(requires_access_dag("GET"))])
 def pipelines(user: GetUserDep) -> Response:
     """The pipelines that have pages and that the user may read."""
-    try:
-        found = {place.name for place in folder().iterdir()}
-    except (FileNotFoundError, NotADirectoryError):  # an object store says the latter of a folder that is not there
-        found = set()
-    return _page(list_page(sorted(found & get_auth_manager().get_authorized_dag_ids(user=user, method="GET"))))
+    may_read = get_auth_manager().get_authorized_dag_ids(user=user, method="GET")
+    return _page(data_docs.list_page(sorted(data_docs.pipelines(folder()) & may_read)))
 
 
 @app.get("/quality/{dag_id}", dependencies=[Depends(named), Depends(requires_access_dag("GET"))])
@@ -111,7 +109,7 @@ async def refused(request: Request, error: StarletteHTTPException) -> Response:
         status.HTTP_404_NOT_FOUND: ("Not here", NO_PAGE if error.detail == "Not Found" else error.detail),
     }
     title, text = said.get(error.status_code, ("Not possible", error.detail))
-    return _page(notice_page(title, text), error.status_code)
+    return _page(data_docs.notice_page(title, text), error.status_code)
 
 
 @app.exception_handler(RequestValidationError)
