@@ -70,7 +70,7 @@ def note_failure(context: Context) -> None:
     error = sentence(exception) or SILENT
     if isinstance(exception, AirflowTaskTimeout):  # which says the number of its process
         error = f"it took longer than its limit of {ti.task.execution_timeout}"
-        exception = f"AirflowTaskTimeout: {error}"
+        exception = AirflowTaskTimeout(error)
     log.error("%s failed in run %s: %s", place, ti.run_id, error)
     with app_db() as connection:
         pipeline_runs.note_error(connection, pipeline=ti.dag_id, run_id=ti.run_id, error=f"{place}: {error}")

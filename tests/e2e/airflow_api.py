@@ -84,6 +84,11 @@ class AirflowApi:
         query = f"select task_id, {column} as found from task_instance where dag_id = %s and run_id = %s"
         return {row["task_id"]: row["found"] for row in self.metadata.rows(query, dag_id, run_id)}
 
+    def links(self, run_id: str, task: str, dag_id: str = "daily_sync") -> dict[str, str | None]:
+        """The buttons of a task, and where they lead."""
+        answer = self._ask("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}/links")
+        return dict(answer["extra_links"])
+
     def kill(self, run_id: str, task: str, dag_id: str = "daily_sync") -> int:
         """kill -9 to the process of a running task, not to its supervisor; gives the number of the try."""
         number, process = self.process(run_id, task, dag_id)
@@ -101,7 +106,7 @@ class AirflowApi:
         return int(number), process
 
     def _ask(self, method: str, path: str, **body: Any) -> Any:
-        answer = self._session.request(method, self._address + path, json=body, timeout=30)
+        answer = self._session.request(method, self._address + path, json=body or None, timeout=30)
         assert answer.ok, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
 

@@ -1,7 +1,8 @@
-"""Runs that die under a real scheduler: each is closed in `operations.pipeline_runs`, soon, with a reason."""
+"""Runs that die under a real scheduler: each is closed in `operations.pipeline_runs`, soon, with a reason, and told."""
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from include.local.stack import Stack
 from tests.e2e.airflow_api import AirflowApi
 from tests.e2e.running import SIZES, DataDatabase, Source, until
+from tests.slack_server import check
 
 TASK = "products.extract"
 SILENT = f"{TASK}: it was killed, or marked as failed by hand"
-DAGS = ("no_tries_left", "one_try_left", "short_tasks", "short_runs")
+DAGS = ("no_tries_left", "one_try_left", "short_tasks", "short_runs", "failing_checks")
 SOON = 45.0
 """Seconds from a death to the end that its run's row says; mostly Airflow's own.
 
@@ -52,6 +54,7 @@ def test_every_run_that_dies_is_closed_soon_with_a_reason_and_can_be_cleared(
         Death("execution timeout of a task", "short_tasks", ""),
         Death("timeout of the run", "short_runs", ""),
     ]
+    checks = Death("a check fails", "failing_checks", api.trigger("failing_checks"))
     for death in deaths:
         death.run_id = api.trigger(death.dag_id, entities=["products"])
 
@@ -103,7 +106,21 @@ def test_every_run_that_dies_is_closed_soon_with_a_reason_and_can_be_cleared(
         closed[death.what] = found
 
     rows = data.column("select status from operations.pipeline_runs where pipeline = any(%s)", list(DAGS))
-    assert sorted(rows) == ["failed", "failed", "success", "success", "success"]
+    assert sorted(rows) == ["failed", "failed", "failed", "success", "success", "success"]
+    no_orders = row(data, checks)["error_message"]
+    assert no_orders.startswith("orders: orders: 2 of ")
+    few = "0 rows, expected at least 1"
+    assert no_orders.endswith(f"critical: row_count_floor: {few}, row_count_floor of order_items: {few}")
+    assert_told_once(source, data, no_orders)
+    buttons = {
+        name: api.links(death.run_id, task, death.dag_id)["Data Docs"]
+        for name, death, task in (("met", retried, "products.gate"), ("failed", checks, "orders"))
+    }
+    pages = {
+        row["run_id"]: f"/sluice/quality/{row['pipeline']}/{row['evaluation']}"
+        for row in data.rows("select distinct run_id, pipeline, evaluation from operations.quality_results")
+    }
+    assert buttons == {"met": pages[retried.run_id], "failed": pages[checks.run_id]}
     table = [
         (death.what, found["status"], f"{found['ended_at'].timestamp() - death.died:.1f}", found["error_message"] or "")
         for death in [*deaths, retried, *again]
@@ -111,6 +128,43 @@ def test_every_run_that_dies_is_closed_soon_with_a_reason_and_can_be_cleared(
     ]
     print("\n" + "\n".join(f"{what:32} {status:8} {after:>6} s  {error}" for what, status, after, error in table))
     assert [line for line in table[: len(deaths)] if float(line[2]) > SOON] == []
+
+
+def assert_told_once(source: Source, data: DataDatabase, no_orders: str) -> None:
+    """Each failure is in Slack, posted at once by the runs' callbacks; the killed and the marked one are the same."""
+
+    def told() -> list[dict[str, Any]]:
+        return [one for one in source.ask("GET", "slack") if one["text"].split()[0] in DAGS]
+
+    until(lambda: len(told()) >= 5, "all messages are sent", 45)
+    messages = told()
+    for message in messages:
+        check(message)
+    texts = sorted(message["text"].partition(" after ")[0] for message in messages)
+    assert texts == [
+        f"failing_checks failed: {no_orders}",
+        "no_tries_left failed: products.extract: was killed, or marked as failed by hand",
+        "no_tries_left has recovered",
+        "short_runs failed: timed out: it did not end within 0:00:08",
+        f"short_tasks failed: {TASK}: it took longer than its limit of 0:00:03",
+    ]
+    (of_checks,) = [json.dumps(one) for one in messages if one["text"].startswith("failing_checks")]
+    assert "row_count_floor" in of_checks
+    assert "/sluice/quality/failing_checks/" in of_checks
+    sent = data.rows(
+        """
+        select kind, status, extract(epoch from sent_at - created_at)::float8 as seconds
+          from operations.messages
+         where pipeline = any(%s)
+        """,
+        list(DAGS),
+    )
+    assert sorted((one["kind"], one["status"]) for one in sent) == [
+        ("failure", "folded"),
+        *[("failure", "sent")] * 4,
+        ("recovered", "sent"),
+    ]
+    assert [one for one in sent if one["status"] == "sent" and one["seconds"] > 10] == []
 
 
 def waits_for_the_source(api: AirflowApi, death: Death) -> None:

@@ -1,6 +1,6 @@
 """From the end of a run to Slack, on a real database and a webhook that checks what it is sent.
 
-Airflow's answers are stood in for; `tests/e2e/test_alerts.py` has all of it under a real scheduler.
+Airflow's answers are stood in for; `tests/e2e/test_deaths.py` has them from a real scheduler.
 """
 
 from __future__ import annotations

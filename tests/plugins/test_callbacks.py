@@ -170,7 +170,7 @@ def test_the_first_error_of_a_task_is_the_runs_whoever_else_fails_and_whatever_c
             AirflowTaskTimeout("Timeout, PID: 4711"),
             "it took longer than its limit of 0:05:00",
             "AirflowTaskTimeout",
-            "AirflowTaskTimeout: it took longer than its limit of 0:05:00",
+            "it took longer than its limit of 0:05:00",
         ),
         (
             None,

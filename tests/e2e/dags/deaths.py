@@ -1,4 +1,7 @@
-"""DAGs for tests of what dies: `daily_sync` of products alone, with limits so short that a test can wait for them."""
+"""DAGs for tests of what dies: `daily_sync` of products alone, with limits so short that a test can wait for them.
+
+And one whose checks fail where there are no orders.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from airflow.sdk import DAG, setup, teardown
 
 from include.contracts.products import PRODUCTS
 from sluice.defaults import DAG_ARGS, DEFAULT_ARGS, TEMPLATE_SEARCHPATH
+from sluice.operators.quality import QualityOperator
 from sluice.sync import PARAMS, SQL_MACROS, finish, start, sync_entity
 
 
@@ -34,3 +38,6 @@ no_tries_left = short_lived("no_tries_left")
 one_try_left = short_lived("one_try_left", retries=1)
 short_tasks = short_lived("short_tasks", execution_timeout=timedelta(seconds=3))
 short_runs = short_lived("short_runs", dagrun_timeout=timedelta(seconds=8))
+
+with DAG(dag_id="failing_checks", schedule=None, is_paused_upon_creation=False, **DAG_ARGS) as failing_checks:
+    QualityOperator(suite="orders")
