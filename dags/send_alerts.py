@@ -9,8 +9,9 @@ windows in which the same failure is only counted, and looks for pipelines whose
 next run. Without the connection alerts go to the log of the task. The Variable `alert_window_minutes` (60) says how
 long the same failure is counted, not told again.
 
-**When it fails** alerts wait, in `operations.messages` with the status `pending`; the next run sends them. Slack being
-down does not fail it; a webhook that Slack no longer knows does, since nobody would hear of it otherwise.
+**When it fails** alerts wait, in `operations.messages` with the status `pending`; the next run sends them. It fails
+where nothing gets to Slack, since nobody would hear of it otherwise: at once by a connection that leads nowhere or a
+webhook that Slack no longer knows, after half an hour by a Slack that is down.
 
 **Safe to re-run**, at any time: a message that was sent is not sent again. It works by now, not by data interval.
 """
