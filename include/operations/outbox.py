@@ -28,7 +28,7 @@ OF_THE_MESSAGE = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 FIRST_BACKOFF = 30.0
 LONGEST_BACKOFF = 900.0
-PATIENCE = 6
+PATIENCE = 7
 """After so many tries of a message in vain, half an hour at least, somebody has to look: nobody would hear of it."""
 LONGEST_RETRY_AFTER = 3600.0
 
@@ -182,8 +182,8 @@ def _next(
             _mark(connection, message, "refused", refusal)
             return "refused", "" if status in OF_THE_MESSAGE else refusal
         case _:
-            _wait(connection, message, answer, attempts)
-            in_vain = answer.is_unusable or attempts + 1 >= PATIENCE
+            is_held = _wait(connection, message, answer, attempts)
+            in_vain = answer.is_unusable or (attempts + 1 >= PATIENCE and not is_held)
             return "stop", (answer.error or str(answer.status)) if in_vain else ""
 
 
@@ -201,8 +201,8 @@ def _mark(connection: Connection[Any], message: int, status: Literal["sent", "re
     )
 
 
-def _wait(connection: Connection[Any], message: int, answer: Answer, attempts: int) -> None:
-    """Lets the message wait, and all others with it where Slack says for how long."""
+def _wait(connection: Connection[Any], message: int, answer: Answer, attempts: int) -> bool:
+    """Lets the message wait, and all others with it where Slack says for how long; gives whether it did."""
     status = answer.status or 0
     is_down = status >= HTTPStatus.INTERNAL_SERVER_ERROR
     held = status == HTTPStatus.TOO_MANY_REQUESTS or (is_down and answer.retry_after is not None)
@@ -223,6 +223,7 @@ def _wait(connection: Connection[Any], message: int, answer: Answer, attempts: i
             "error": sentence(answer.error) or f"status {answer.status}",
         },
     )
+    return held
 
 
 def _retry_after(answer: Answer) -> float:

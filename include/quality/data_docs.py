@@ -34,7 +34,7 @@ PAGES = Path(__file__).parent / "pages"
 SHOWN = 100
 """How many evaluations an index shows."""
 
-PAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.html")
+PAGE_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.html")
 """The page of an evaluation: no other file is ever removed."""
 
 UNFINISHED_SECONDS = 3600
@@ -164,7 +164,7 @@ def prune(folder: Folder, connection: Connection[Any], pipeline: str, keep: int)
     """
     place = _place(folder, pipeline)
     try:
-        found = [page for page in place.iterdir() if PAGE.fullmatch(page.name)]
+        found = [page for page in place.iterdir() if PAGE_NAME.fullmatch(page.name)]
         # After the pages: one that has come meanwhile is of an evaluation that was recorded before it.
         known = {f"{evaluation}.html" for evaluation in quality_results.kept(connection, pipeline, keep)}
         old = [page for page in found if page.name not in known]

@@ -34,6 +34,9 @@ CALLBACK_SECONDS = 4.0
 processor ends a callback that outlasts 50 s, and others with it.
 """
 
+EARLIER = 5
+"""How many earlier runs a callback tells of, since it must end; `send_alerts` tells of all."""
+
 SEND_SECONDS = 240.0
 """How long the task `send` posts what waits, one message a second, before it leaves the rest to the next run."""
 
@@ -54,7 +57,7 @@ def run_ended(dag_id: str, run_id: str, status: str, states: Mapping[str, str | 
     with app_db() as connection:
         earlier = alerts.untold(connection, pipeline=dag_id, but=run_id)
     told: list[int] = []
-    for _, before, ended in earlier:
+    for _, before, ended in earlier[:EARLIER]:
         try:
             told += _tell(dag_id, before, ended, callbacks.task_states(dag_id, before))
         except Exception:  # of any kind: the others are told all the same
