@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 from xdist.scheduler import LoadScopeScheduling
 
@@ -19,6 +20,9 @@ from tests.memory import temporary_folder
 TEMPLATE = "migrated"
 SERVICES = ("e2e", "sources", "local")
 """Packages whose tests start services, and programs that they install; they stay in one process."""
+
+settings.register_profile("sluice", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sluice")  # a machine that others use is slow now and then
 
 _numbers = itertools.count()
 

@@ -21,22 +21,24 @@ if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
 
 LONGEST_FILE = 80  # lines
-SLOWEST_PARSE = 2.0  # seconds, once airflow is imported
+SLOWEST_PARSE = 3.0  # seconds of the processor for all files, once airflow is imported
 SQL = re.compile(
     r"\bselect\b.+\bfrom\b|\binsert\s+into\b|\bupdate\s+\S+\s+set\b|\bdelete\s+from\b|\b(create|drop|alter)\s+table\b",
     re.IGNORECASE | re.DOTALL,
 )
 
 PARSE = """
-import json, sys
+import json, sys, time
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.serialization.serialized_objects import DagSerialization
+began = time.process_time()
 bag = DagBag(sys.argv[1])
+seconds = time.process_time() - began
 print(json.dumps({
     "errors": bag.import_errors,
     "hashes": {dag_id: SerializedDagModel.hash(DagSerialization.to_dict(dag)) for dag_id, dag in bag.dags.items()},
-    "seconds": {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats},
+    "seconds": seconds,
     "heavy": sorted({name.partition(".")[0] for name in sys.modules} & {"great_expectations", "pandas", "pyarrow"}),
 }))
 """
@@ -85,7 +87,7 @@ def test_two_processes_parse_the_same_dags_quickly() -> None:
     assert set(first["hashes"]) == {path.stem for path in FILES}
     assert second["hashes"] == first["hashes"], "something in a DAG changes from parse to parse"
     print("seconds to parse:", first["seconds"])
-    assert max(first["seconds"].values()) < SLOWEST_PARSE
+    assert first["seconds"] < SLOWEST_PARSE
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -34,11 +34,14 @@ class AirflowApi:
         """Lets a DAG with a schedule run, and waits for the run that its schedule starts then, if there is one."""
         self.parsed(dag_id)
         self._ask("PATCH", f"/api/v2/dags/{dag_id}", is_paused=False)
-        due = "select from dag where dag_id = %s and next_dagrun_create_after > now()"
-        until(lambda: self.metadata.rows(due, dag_id), "the run that is due has begun")
-        until(
-            lambda: not self.metadata.rows("select from dag_run where state in ('queued', 'running')"), "it has ended"
-        )
+        due = "select from dag where dag_id = %s and next_dagrun_create_after > now() + interval '5 minutes'"
+        until(lambda: self.metadata.rows(due, dag_id), "the run that is due, or soon will be, has begun", 420)
+        going = "select from dag_run where state in ('queued', 'running')"
+        until(lambda: not self.metadata.rows(going), "it has ended", 240)
+
+    def pause(self, dag_id: str = "daily_sync") -> None:
+        """Lets its schedule start no more runs: the databases stay for the next tests."""
+        self._ask("PATCH", f"/api/v2/dags/{dag_id}", is_paused=True)
 
     def trigger(self, dag_id: str = "daily_sync", **conf: Any) -> str:
         """Begins a run; gives its id."""

@@ -281,7 +281,7 @@ def test_an_api_that_dies_fails_the_run_soon_and_the_next_run_brings_everything(
 
     error = failed(run, data)
     assert error.startswith("customers.extract: customers: http")
-    assert 'refused the connection (6 tries in 0 s): check the host in connection "source_api"' in error
+    assert re.search(r'refused the connection \(6 tries in \d s\): check the host in connection "source_api"', error)
     assert differing(before, data.untouched()) == []
     assert run.seconds < 60
 
@@ -315,7 +315,7 @@ def test_a_wrong_connection_is_named_and_no_secret_is_written_anywhere(
 
     run = runner.run(environ={"AIRFLOW_CONN_SOURCE_API": source.connection(**other)}, entities=["customers"])
 
-    error = failed(run, data)
+    error = re.sub(r"tries in \d s", "tries in 0 s", failed(run, data))
     host = other.get("host", "127.0.0.1")
     assert error == f"customers.extract: customers: http://{host}:{source.port}/customers?limit=5000 {reason}"
     assert differing(before, data.untouched()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from tests.e2e.running import NAMES, PAGES, DataDatabase, Runner, Source, differ
 
 
 @pytest.fixture(scope="module")
-def api(stack: Stack) -> AirflowApi:
+def api(stack: Stack) -> Iterator[AirflowApi]:
     """Airflow, up, with `daily_sync` waiting to be triggered."""
     api = AirflowApi(stack)
     api.unpause()
-    return api
+    yield api
+    api.pause()
 
 
 @pytest.fixture(scope="module")

@@ -186,7 +186,7 @@ def test_a_trickling_answer_is_given_up(session: requests.Session, slept: list[f
         thread.start()
         began = time.monotonic()
         error = error_of(client, url)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         thread.join()
     assert error.retryable
     assert "had not finished its answer after 0 s" in str(error)

@@ -274,7 +274,7 @@ def test_readers_see_all_of_a_publish_or_none(app_database: str, app_db: Databas
     changed = [order(number, 1, 2, total="9.00", updated_at=at(-1).isoformat()) for number in range(500)]
     execution = staged(app_db, ORDERS, [changed], fetched_at=at(10))
     seen: set[Any] = set()
-    done = threading.Event()
+    done, has_read = threading.Event(), threading.Event()
 
     def read() -> None:
         with psycopg.connect(app_database, autocommit=True) as reader:
@@ -284,14 +284,20 @@ def test_readers_see_all_of_a_publish_or_none(app_database: str, app_db: Databas
                         "select (select sum(total) from app.orders), (select count(*) from app.order_items)"
                     ).fetchone()
                 )
+                has_read.set()
 
     thread = threading.Thread(target=read)
     thread.start()
-    publish(app_db, ORDERS, execution, mode="snapshot", max_deleted_share=0.2)
-    app_db.commit()
-    time.sleep(0.1)
-    done.set()
-    thread.join()
+    try:
+        assert has_read.wait(30)
+        publish(app_db, ORDERS, execution, mode="snapshot", max_deleted_share=0.2)
+        app_db.commit()
+        for _ in range(2):  # what is being read may have begun before the commit
+            has_read.clear()
+            assert has_read.wait(30)
+    finally:
+        done.set()
+        thread.join()
     assert seen == {(1500, 500), (4500, 1000)}
 
 

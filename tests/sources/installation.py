@@ -39,8 +39,21 @@ def installed(name: str, needs: Iterable[Path], install: Callable[[Path], None],
 
 
 def run(command: Sequence[str | Path], cwd: Path, environ: Mapping[str, str] | None = None) -> None:
-    """Run one command of an installation. Raises InstallationError with its output unless it ends well."""
-    done = subprocess.run(
+    """Run one command of an installation, once more if it fails: registries have their moments.
+
+    Raises InstallationError with its output unless it ends well.
+    """
+    done = _run(command, cwd, environ)
+    if done.returncode:
+        done = _run(command, cwd, environ)
+    if done.returncode:
+        raise InstallationError(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stdout}")
+
+
+def _run(
+    command: Sequence[str | Path], cwd: Path, environ: Mapping[str, str] | None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command,
         cwd=cwd,
         env=os.environ | (environ or {}),
@@ -51,5 +64,3 @@ def run(command: Sequence[str | Path], cwd: Path, environ: Mapping[str, str] | N
         timeout=SECONDS,
         check=False,
     )
-    if done.returncode:
-        raise InstallationError(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stdout}")

@@ -308,20 +308,19 @@ def test_readers_see_whole_states_and_never_wait(built: Warehouse) -> None:
     """Statement by statement, in one snapshot, while loads publish."""
     stop = threading.Event()
     seen: list[tuple[Any, ...]] = []
-    slow: list[float] = []
+    waited: list[Exception] = []
 
     def read() -> None:
         with psycopg.connect(built.url) as connection:
-            connection.execute("set statement_timeout = '2s'")
+            connection.execute("set lock_timeout = '200ms'")
             connection.commit()
-            while not stop.is_set():
-                with connection.transaction():
-                    connection.execute("set transaction isolation level repeatable read, read only")
-                    started = datetime.now(UTC)
-                    row = connection.execute(WHOLE).fetchone()
-                    assert row is not None
-                    seen.append(row)
-                    slow.append((datetime.now(UTC) - started).total_seconds())
+            while not stop.is_set() and not waited:
+                try:
+                    with connection.transaction():
+                        connection.execute("set transaction isolation level repeatable read, read only")
+                        seen.extend(connection.execute(WHOLE).fetchall())
+                except psycopg.Error as error:
+                    waited.append(error)
 
     rng = random.Random(5)  # noqa: S311 - nothing secret
     reader = threading.Thread(target=read)
@@ -342,11 +341,11 @@ def test_readers_see_whole_states_and_never_wait(built: Warehouse) -> None:
     finally:
         stop.set()
         reader.join()
+    assert waited == []
     assert len({row[-1] for row in seen}) > 3  # of loads
     for facts_sum, daily, region, segment, totals, count, resolved, _ in seen:
         assert facts_sum == daily == region == segment == totals
         assert count == resolved
-    assert max(slow) < 1
 
 
 Version = tuple[datetime, datetime]
