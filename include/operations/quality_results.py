@@ -121,7 +121,8 @@ def recent(connection: Connection[Any], pipeline: str, limit: int) -> list[Evalu
        limit %(limit)s
     """
     with connection.cursor(row_factory=class_row(Evaluation)) as cursor:
-        return cursor.execute(query, {"pipeline": pipeline, "limit": limit}).fetchall()
+        # Not prepared: a plan that is kept, made when the table was small, reads all of it.
+        return cursor.execute(query, {"pipeline": pipeline, "limit": limit}, prepare=False).fetchall()
 
 
 def kept(connection: Connection[Any], pipeline: str, runs: int) -> set[UUID]:
