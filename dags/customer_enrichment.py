@@ -10,9 +10,9 @@ or the Nominatim server of the connection `geocoder` if there is one, once a sec
 runs when customers or orders were published, and once a day, for stages change by themselves.
 
 **When it fails** customers are as they were, and the next run makes up for it. *enrich* says which run holds customers:
-let that one end; the retry goes on. A geocoder that is down or a wrong connection fails nothing: the log of *geocode*
-counts and explains it, `latitude` stays null, and the next run asks again. What was not found is asked for again after
-30 days.
+let that one end; the retry goes on. A geocoder that is down or a wrong connection fails no task: the log of *geocode*
+counts and explains it, `latitude` stays null, and the next run asks again; `quality_checks` fails where no customer has
+one. What was not found is asked for again after 30 days.
 
 **Safe to re-run**, to clear at any task, and beside syncs: a second run changes nothing. It works by today's rows and
 answers; lifecycle stages are told as of the time for which the run was made (`run_after`) or the param `as_of`.

@@ -6,12 +6,12 @@ windows in which the same failure is only counted, and looks for pipelines whose
 **Each run**: *untold* writes the messages of runs whose callbacks died before they could; *lateness* reads the view
 `operations.last_good_runs`; *send* posts what waits, oldest first, one message a second, to the connection
 `slack_alerts`. What Slack refuses (400, 404) is marked so and never sent again; what it does not answer waits for the
-next run. Without the connection alerts go to the log of the task. The Variable `alert_window_minutes` (60) says how
-long the same failure is counted, not told again.
+next run. Without the connection alerts go to the log of whoever would have sent them. The Variable
+`alert_window_minutes` (60) says how long the same failure is counted, not told again.
 
 **When it fails** alerts wait, in `operations.messages` with the status `pending`; the next run sends them. It fails
-where nothing gets to Slack, since nobody would hear of it otherwise: at once by a connection that leads nowhere or a
-webhook that Slack no longer knows, after half an hour by a Slack that is down.
+as long as nothing gets to Slack, since nobody would hear of it otherwise: at once by a connection that leads nowhere or
+a webhook that Slack no longer knows, after half an hour by a Slack that is down.
 
 **Safe to re-run**, at any time: a message that was sent is not sent again. It works by now, not by data interval.
 """

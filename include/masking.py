@@ -24,8 +24,9 @@ _LOCATION = re.compile(  # a URL, or a path with a query
     r"""(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://|(?<![^\s"'<>(=])/[^\s"'<>?]*+\?)[^\s"'<>]*""", re.IGNORECASE
 )
 _ASSIGNED = re.compile(
-    r"""((?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|credentials?)["']?\s*=\s*"""
-    r"""|(?:authorization["']?|(?<![\w-])x-[\w-]{0,60}?(?:key|token|secret)["']?)\s*[=:]\s*(?:(?:token|digest|apikey|negotiate)\s+)?"""
+    r"""((?:token|secret|passw(?:or)?d|pwd|passphrase|(?:api|access|account)[_-]?key|credentials?)["']?\s*=\s*"""
+    r"""|(?:passw(?:or)?d|passphrase)\s*:\s*"""
+    r"""|(?:(?:authorization|cookie)["']?|(?<![\w-])x-[\w-]{0,60}?(?:key|token|secret)["']?)\s*[=:]\s*(?:(?:token|digest|apikey|negotiate)\s+)?"""
     r"""|["'][\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key)["']\s*:\s*)(?!\*{3})("[^"]*"|'[^']*'|[^\s"',;)}]+)""",
     re.IGNORECASE,
 )

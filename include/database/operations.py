@@ -360,6 +360,13 @@ def _alert_tables(metadata: MetaData) -> None:
             server_default=text("false"),
             comment="Slack said when to come again: nothing is posted before next_attempt_at",
         ),
+        Column(
+            "refused_all",
+            Boolean(),
+            nullable=False,
+            server_default=text("false"),
+            comment="Slack refused it as it would refuse whatever comes by this webhook",
+        ),
         Column("sent_at", TIME),
         Column("error", Text(), comment="why it was not sent"),
         Column("created_at", TIME, nullable=False, server_default=text("clock_timestamp()")),

@@ -104,23 +104,27 @@ def first_error(
 
 
 def untold(
-    connection: Connection[Any], *, pipeline: str | None = None, but: str | None = None
+    connection: Connection[Any], *, pipeline: str | None = None, before: str | None = None
 ) -> list[tuple[str, str, str]]:
     """(pipeline, run_id, status) of the runs that ended in the last day and of which nobody was told, the oldest first.
 
     Their callbacks are at it, or have died between closing the run's row and telling. Only runs of `pipeline`, where it
-    is given, and not the run `but`.
+    is given, that ended before its run `before`.
     """
     return connection.execute(
         """
         select pipeline, run_id, status
           from operations.pipeline_runs
-         where not told and ended_at > clock_timestamp() - %s::interval
-           and pipeline = coalesce(%s, pipeline)
-           and run_id is distinct from %s
+         where not told and ended_at > clock_timestamp() - %(age)s::interval
+           and pipeline = coalesce(%(pipeline)s, pipeline)
+           and run_id is distinct from %(before)s
+           and ended_at <= coalesce(
+             (select ended_at from operations.pipeline_runs where pipeline = %(pipeline)s and run_id = %(before)s),
+             'infinity'
+           )
          order by ended_at
         """,
-        (UNTOLD_AGE, pipeline, but),
+        {"age": UNTOLD_AGE, "pipeline": pipeline, "before": before},
     ).fetchall()
 
 
@@ -156,7 +160,8 @@ def run_failed(
         (cause.task_id, *(sorted({check.what.name for check in critical if check.task_id == cause.task_id}) or [kind]))
         for cause, kind in failed
     ]
-    before = _outage(connection, pipeline, None)
+    is_over = ended.dry_run or ended.is_over
+    before = NO_OUTAGE if is_over else _outage(connection, pipeline, None)
     payload = messages.failure(
         messages.Failure(
             run=_run(connection, pipeline, run_id, since, owner, links(None, -1)),
@@ -170,10 +175,9 @@ def run_failed(
     )
     fingerprint = _fingerprint("failure", pipeline, parts)
     of: dict[str, Any] = {"pipeline": pipeline, "run_id": run_id, "run_started_at": since, "fingerprint": fingerprint}
-    if not (ended.dry_run or ended.is_over):
-        return _tell(connection, kind="failure", **of, payload=payload, window=window)
-    message = _insert(connection, kind="failure", **of, payload=payload)
-    connection.execute("update operations.messages set recovered_by = id where id = %s", (message,))
+    message = _tell(connection, kind="failure", **of, payload=payload, window=None if is_over else window)
+    if is_over:
+        connection.execute("update operations.messages set recovered_by = id where id = %s", (message,))
     return message
 
 
@@ -189,14 +193,14 @@ def run_succeeded(
     """Writes what a run that has succeeded gives to tell; gives the ids of the messages to be posted now.
 
     One that the pipeline has recovered, where failures or lateness were raised since its last success: it closes their
-    windows; a dry run proves nothing. One of the run's warnings, where there are any that no open window counts. None
-    where the run has begun again meanwhile. Safe to repeat.
+    windows. One of the run's warnings, where there are any that no open window counts. A dry run proves nothing, and
+    opens no window. None where the run has begun again meanwhile. Safe to repeat.
     """
     lock_messages(connection)
     if (ended := _note_told(connection, pipeline, run_id, "success")) is None:
         return []
     told: list[int] = []
-    outage = _Outage([], None, 0, False) if ended.dry_run else _outage(connection, pipeline, ended.at)
+    outage = NO_OUTAGE if ended.dry_run else _outage(connection, pipeline, ended.at)
     checks = [check for check in _checks(connection, pipeline, run_id, ended.begun_at) if check.severity == "warning"]
     run = _run(connection, pipeline, run_id, ended.begun_at, owner, links(None, -1)) if outage.since or checks else None
     if run and outage.since:
@@ -232,7 +236,7 @@ def run_succeeded(
             run_started_at=ended.begun_at,
             fingerprint=_fingerprint("warnings", pipeline, {check.key for check in checks}),
             payload=messages.warnings(messages.Warnings(run, tuple(check.what for check in checks))),
-            window=window,
+            window=None if ended.dry_run else window,
         )
         told += [] if warned is None else [warned]
     return told
@@ -360,6 +364,9 @@ class _Outage(NamedTuple):
     late: bool
 
 
+NO_OUTAGE = _Outage([], None, 0, False)
+
+
 def _class(error: BaseException | str | None) -> str:
     if isinstance(error, BaseException):
         return type(error).__name__
@@ -394,7 +401,7 @@ def _note_told(connection: Connection[Any], pipeline: str, run_id: str, status: 
             select
               from operations.pipeline_runs g
              where g.pipeline = r.pipeline and g.status = 'success' and not g.dry_run and g.told
-               and g.ended_at > r.ended_at
+               and g.started_at > r.started_at  -- a sweep may have closed the row much later than the run ended
           )
           from operations.pipeline_runs r
          where pipeline = %s and run_id = %s
@@ -620,15 +627,20 @@ def _tell(
     pipeline: str,
     fingerprint: str,
     payload: Payload,
-    window: timedelta,
+    window: timedelta | None,
     run_id: str | None = None,
     run_started_at: datetime | None = None,
 ) -> int | None:
-    """Opens a window with this message and gives its id; None where an open one counts it, or it was told already."""
-    _close(connection, window, fingerprint)
-    head = connection.execute(
-        "select id from operations.messages where fingerprint = %s and window_ends_at is not null", (fingerprint,)
-    ).fetchone()
+    """Opens a window with this message and gives its id; None where an open one counts it, or it was told already.
+
+    Without a window it opens none, and none counts it.
+    """
+    head = None
+    if window is not None:
+        _close(connection, window, fingerprint)
+        head = connection.execute(
+            "select id from operations.messages where fingerprint = %s and window_ends_at is not null", (fingerprint,)
+        ).fetchone()
     message = _insert(
         connection,
         kind=kind,

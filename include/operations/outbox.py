@@ -29,7 +29,7 @@ OF_THE_MESSAGE = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 FIRST_BACKOFF = 30.0
 LONGEST_BACKOFF = 900.0
 PATIENCE = 7
-"""After so many tries of a message in vain, half an hour at least, somebody has to look: nobody would hear of it."""
+"""After so many tries of a message in vain, half an hour at least, the webhook counts as unusable."""
 LONGEST_RETRY_AFTER = 3600.0
 
 _WANTED = """
@@ -56,7 +56,8 @@ class Answer:
 class Delivered:
     """How many messages a call has sent, how many are refused for good, how many still wait.
 
-    `unusable` says why nothing gets to Slack by this webhook; empty where it does, or may soon.
+    `unusable` says why nothing gets to Slack by this webhook, until something does: what was posted last was refused
+    like all else would be, or a message has been tried in vain for too long. Empty where that is not so.
     """
 
     sent: int
@@ -75,11 +76,11 @@ def deliver(
     """Posts what waits, oldest first and a pipeline's in order, for at most `seconds` (plus the length of one post).
 
     At most one message a second, whatever the number of processes. With `only`, these messages and the older ones of
-    their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again; where it
-    refuses whatever comes by this webhook, the call ends, so that the others wait for a better one. After 429 nothing
-    is posted for as long as Slack says; no answer, or 5xx, makes the message wait, from half a minute to a quarter of
-    an hour, and ends the call; after half an hour of that the webhook counts as unusable. `post` gives an Answer
-    whatever happens; what it raises is raised on, its message waits.
+    their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again, and counts
+    nothing into its window; where Slack refuses whatever comes by this webhook, the call ends, so that the others wait
+    for a better one. After 429 nothing is posted for as long as Slack says; no answer, or 5xx, makes the message wait,
+    from half a minute to a quarter of an hour, and ends the call. `post` gives an Answer whatever happens; what it
+    raises is raised on, its message waits.
 
     Every message is a transaction of its own, for which `connection` must be outside of one, autocommit or not. Raises
     ValueError where it is not.
@@ -88,23 +89,20 @@ def deliver(
         raise ValueError("deliver() commits message by message: commit or roll back what the connection has begun")
     wanted = None if only is None else list(only)
     deadline = time.monotonic() + seconds
-    counts = {"sent": 0, "refused": 0}
-    unusable = ""
-    while not unusable and (left := deadline - time.monotonic()) > 0:
+    counts = {"sent": 0, "refused": 0, "gone": 0, "stop": 0}
+    while not counts["gone"] and not counts["stop"] and (left := deadline - time.monotonic()) > 0:
         try:
             with connection.transaction():
-                outcome, unusable = _next(connection, post, wanted, left)
+                counts[_next(connection, post, wanted, left)] += 1
         except errors.LockNotAvailable:
             break
-        if outcome == "stop":
-            break
-        counts[outcome] += 1
     with connection.transaction():
         row = connection.execute(
             f"select count(*) from operations.messages m where {_WANTED}",  # noqa: S608 - a constant of this module
             {"only": wanted},
         ).fetchone()
-    return Delivered(counts["sent"], counts["refused"], row[0] if row else 0, unusable)
+        unusable = _unusable(connection)
+    return Delivered(counts["sent"], counts["refused"] + counts["gone"], row[0] if row else 0, unusable)
 
 
 def log_instead(connection: Connection[Any], *, only: Sequence[int] | None = None) -> list[str]:
@@ -129,10 +127,10 @@ def log_instead(connection: Connection[Any], *, only: Sequence[int] | None = Non
 
 def _next(
     connection: Connection[Any], post: Callable[[Payload], Answer], only: list[int] | None, left: float
-) -> tuple[Literal["sent", "refused", "stop"], str]:
-    """Posts the next message, if one is due and its turn comes within `left` seconds.
+) -> Literal["sent", "refused", "gone", "stop"]:
+    """Posts the next message, if one is due and its turn comes within `left` seconds; gives what came of it.
 
-    Gives what came of it, and why the webhook is of no use, if so.
+    `gone`: it was refused, and the next one would be.
     """
     until = time.monotonic() + left
     connection.execute("select set_config('lock_timeout', %s, true)", (f"{max(1, int(left * 1000))}ms",))
@@ -159,71 +157,110 @@ def _next(
         {"only": only},
     ).fetchone()
     if row is None:
-        return "stop", ""
+        return "stop"
     message, payload, attempts, age = row
     if found := problems(payload):
         _mark(connection, message, "refused", f"not posted, it breaks Slack's limits: {'; '.join(found)}")
-        return "refused", ""
+        return "refused"
     wait = 0.0 if age is None else max(0.0, PACE - max(age, 0.0))
     if time.monotonic() + wait >= until:
-        return "stop", ""
+        return "stop"
     time.sleep(wait)
     answer = post(payload)
+    if answer.is_unusable:
+        _wait(connection, message, answer, attempts)
+        return "stop"
     connection.execute("update operations.messages set posted_at = clock_timestamp() where id = %s", (message,))
     match answer.status:
         case int(status) if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             _mark(connection, message, "sent", None)
-            return "sent", ""
+            return "sent"
         case int(status) if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in (
             HTTPStatus.REQUEST_TIMEOUT,
             HTTPStatus.TOO_MANY_REQUESTS,
         ):
-            refusal = answer.error or str(status)
-            _mark(connection, message, "refused", refusal)
-            return "refused", "" if status in OF_THE_MESSAGE else refusal
+            is_gone = status not in OF_THE_MESSAGE
+            _mark(connection, message, "refused", answer.error or str(status), is_gone=is_gone)
+            return "gone" if is_gone else "refused"
         case _:
-            is_held = _wait(connection, message, answer, attempts)
-            in_vain = answer.is_unusable or (attempts + 1 >= PATIENCE and not is_held)
-            return "stop", (answer.error or str(answer.status)) if in_vain else ""
+            _wait(connection, message, answer, attempts)
+            return "stop"
 
 
-def _mark(connection: Connection[Any], message: int, status: Literal["sent", "refused"], error: str | None) -> None:
+def _mark(
+    connection: Connection[Any],
+    message: int,
+    status: Literal["sent", "refused"],
+    error: str | None,
+    *,
+    is_gone: bool = False,
+) -> None:
     connection.execute(
         """
         update operations.messages
            set status = %(status)s,
                attempts = attempts + 1,
                sent_at = case when %(status)s = 'sent' then clock_timestamp() end,
+               window_ends_at = case when %(status)s = 'sent' then window_ends_at end,
+               refused_all = %(is_gone)s,
                error = %(error)s
          where id = %(message)s and status = 'pending'
         """,
-        {"message": message, "status": status, "error": sentence(error) or None},
+        {"message": message, "status": status, "is_gone": is_gone, "error": sentence(error) or None},
     )
 
 
-def _wait(connection: Connection[Any], message: int, answer: Answer, attempts: int) -> bool:
-    """Lets the message wait, and all others with it where Slack says for how long; gives whether it did."""
+def _wait(connection: Connection[Any], message: int, answer: Answer, attempts: int) -> None:
+    """Lets the message wait, and all others with it where Slack says for how long: such a try was not in vain.
+
+    Where there is no webhook to ask it is tried each time: nothing is posted then.
+    """
     status = answer.status or 0
     is_down = status >= HTTPStatus.INTERNAL_SERVER_ERROR
     held = status == HTTPStatus.TOO_MANY_REQUESTS or (is_down and answer.retry_after is not None)
-    backoff = min(FIRST_BACKOFF * 2 ** min(attempts, 10), LONGEST_BACKOFF)
+    if answer.is_unusable:
+        seconds, attempts = 0.0, max(attempts + 1, PATIENCE)
+    elif held:
+        seconds = _retry_after(answer)
+    else:
+        seconds, attempts = min(FIRST_BACKOFF * 2 ** min(attempts, 10), LONGEST_BACKOFF), attempts + 1
     connection.execute(
         """
         update operations.messages
            set next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s),
                holds_all = %(held)s,
-               attempts = attempts + 1,
+               attempts = %(attempts)s,
                error = %(error)s
          where id = %(message)s and status = 'pending'
         """,
         {
             "message": message,
-            "seconds": _retry_after(answer) if held else backoff,
+            "seconds": seconds,
             "held": held,
+            "attempts": attempts,
             "error": sentence(answer.error) or f"status {answer.status}",
         },
     )
-    return held
+
+
+def _unusable(connection: Connection[Any]) -> str:
+    row = connection.execute(
+        """
+        select coalesce(error, 'refused')
+          from operations.messages
+         where (status = 'pending' and not holds_all and attempts >= %s)
+            or (
+              refused_all
+              and id = (
+                select id from operations.messages where posted_at is not null order by posted_at desc limit 1
+              )
+            )
+         order by id desc
+         limit 1
+        """,
+        (PATIENCE,),
+    ).fetchone()
+    return row[0] if row else ""
 
 
 def _retry_after(answer: Answer) -> float:

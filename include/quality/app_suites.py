@@ -127,7 +127,8 @@ def syncs(contracts: Iterable[Contract], late_after: Mapping[str, timedelta]) ->
 
     `late_after` says for each pipeline how old its last success may be. Weekdays are those of UTC.
     """
-    limits = {contract.name: contract.fresh_within for contract in contracts}
+    known = {contract.name: contract for contract in contracts}
+    limits = {name: contract.fresh_within for name, contract in known.items()}
     suites = []
     if limits:
         flags = [
@@ -139,6 +140,7 @@ def syncs(contracts: Iterable[Contract], late_after: Mapping[str, timedelta]) ->
                     f"{name}_fresh",
                     observed=f"{name}_synced",
                     expected=f"synced within {_hours(limit)}",
+                    severity="critical" if known[name].files is None else "warning",  # no new file is nothing to sync
                 ),
                 holds(
                     f"{name}_usual_volume",
@@ -232,7 +234,10 @@ def _sync_row(limits: Mapping[str, timedelta]) -> str:
             when d.mean > 0 then (n.records_read - m.median) / (1.253314 * d.mean)
             else 'Infinity'::float8 * sign(n.records_read - m.median)
           end as score,
-          (select max(synced_at) from operations.sync_log s where s.entity = e.entity) as synced_at
+          -- a replay asks no source
+          (
+            select max(synced_at) from operations.sync_log s where s.entity = e.entity and s.mode <> 'replay'
+          ) as synced_at
         from entities e
         left join newest n using (entity)
         left join medians m using (entity)

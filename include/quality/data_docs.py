@@ -34,6 +34,9 @@ PAGES = Path(__file__).parent / "pages"
 SHOWN = 100
 """How many evaluations an index shows."""
 
+DAG_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,249}")
+"""The names of folders that are looked for: `lost+found` is none, nor is what begins with a dot."""
+
 PAGE_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.html")
 """The page of an evaluation: no other file is ever removed."""
 
@@ -143,12 +146,12 @@ def write_index(folder: Folder, connection: Connection[Any], pipeline: str) -> N
 
 
 def pipelines(folder: Folder) -> set[str]:
-    """The names of the folders of pipelines, and of whatever else lies beside them.
+    """The names of the folders of pipelines, and of whatever else could be one.
 
     Raises DataDocsError where they cannot be read.
     """
     try:
-        return {place.name for place in folder.iterdir()}
+        return {place.name for place in folder.iterdir() if DAG_ID.fullmatch(place.name)}
     except (FileNotFoundError, NotADirectoryError):  # an object store says the latter of a folder that is not there
         return set()
     except OSError as error:

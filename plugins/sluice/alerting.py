@@ -55,13 +55,13 @@ def run_ended(dag_id: str, run_id: str, status: str, states: Mapping[str, str | 
     first: a success ends only what has begun.
     """
     with app_db() as connection:
-        earlier = alerts.untold(connection, pipeline=dag_id, but=run_id)
+        earlier = alerts.untold(connection, pipeline=dag_id, before=run_id)
     told: list[int] = []
-    for _, before, ended in earlier[:EARLIER]:
+    for _, earlier_run, ended in earlier[:EARLIER]:
         try:
-            told += _tell(dag_id, before, ended, callbacks.task_states(dag_id, before))
+            told += _tell(dag_id, earlier_run, ended, callbacks.task_states(dag_id, earlier_run))
         except Exception:  # of any kind: the others are told all the same
-            log.exception("%s %s cannot be told of: send_alerts will", dag_id, before)
+            log.exception("%s %s cannot be told of: send_alerts will", dag_id, earlier_run)
     told += _tell(dag_id, run_id, status, states)
     if told:
         _send(told, slack.QUICK_SECONDS, CALLBACK_SECONDS)

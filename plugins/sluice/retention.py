@@ -11,6 +11,7 @@ from include.load import staging
 from include.operations import alerts as told
 from include.operations import housekeeping, pipeline_runs, quality_results
 from include.quality import data_docs
+from include.quality.data_docs import DataDocsError
 from include.warehouse import load
 from sluice import callbacks
 from sluice.connections import app_db, warehouse_db
@@ -94,9 +95,16 @@ def quality() -> dict[str, int]:
     with app_db() as connection:
         results = quality_results.delete_older(connection, age)
     log.info("removed %s results older than %s", f"{results:,}", age)
+    pages, broken = 0, []
     with app_db() as connection:
-        pages = sum(data_docs.prune(folder(), connection, name, keep) for name in data_docs.pipelines(folder()))
+        for name in sorted(data_docs.pipelines(folder())):
+            try:
+                pages += data_docs.prune(folder(), connection, name, keep)
+            except DataDocsError as error:
+                broken.append(str(error))
     log.info("removed %s pages past the newest %s runs of a pipeline", f"{pages:,}", keep)
+    if broken:
+        raise DataDocsError("; ".join(broken))
     return {"results": results, "pages": pages}
 
 

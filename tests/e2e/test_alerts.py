@@ -110,17 +110,32 @@ def test_without_a_connection_alerts_go_to_the_log_which_says_so(
     assert "alert: daily_sync failed" in failed.log
 
 
-def test_what_slack_refuses_is_not_sent_again(source: Source, data: DataDatabase, runner: Runner) -> None:
-    nowhere = source.slack_connection(path="/slack/nowhere")
+def test_what_slack_refuses_is_not_sent_again_and_seen_until_the_webhook_is_mended(
+    source: Source, data: DataDatabase, runner: Runner
+) -> None:
+    gone = {"AIRFLOW_CONN_SLACK_ALERTS": source.slack_connection(path="/slack/nowhere")}
 
-    failed = runner.run(environ=STRICT | {"AIRFLOW_CONN_SLACK_ALERTS": nowhere}, entities=["products"])
+    failed = runner.run(environ=STRICT | gone, entities=["products"])
 
     assert failed.state == "failed"
     assert messages(data) == [("failure", "refused")]
-    assert runner.run("send_alerts").state == "success"
-    assert told(source) == []
     (error,) = data.column("select error from operations.messages")
     assert "404" in error
+    assert runner.run("send_alerts", environ=gone).state == "failed"
+    assert told(source) == []
+
+    assert runner.run("send_alerts").state == "failed"  # the webhook is mended, which this failure shows
+    assert runner.run("send_alerts").state == "success"
+    assert [message["text"].partition(" after ")[0] for message in told(source)] == [
+        "send_alerts failed: send: Slack answers 404; 0 messages wait",
+        "send_alerts has recovered",
+    ]
+    assert messages(data) == [
+        ("failure", "refused"),
+        ("failure", "refused"),
+        ("failure", "sent"),
+        ("recovered", "sent"),
+    ]
 
 
 def test_a_page_that_cannot_be_written_is_a_warning_and_the_sync_goes_on(

@@ -477,16 +477,31 @@ def test_failures_of_dry_runs_and_of_others_are_not_counted_as_the_same(app_db: 
     assert fail(app_db, "daily", "real") is not None
     assert fail_dry("dry 2") is not None
     assert [row[2:] for row in told(app_db)] == [("pending", False), ("pending", True), ("pending", False)]
+    assert "Failing since*\n" in texts(payload(app_db, 3))
+    assert "runs" not in texts(payload(app_db, 3))
     (recovered,) = succeed(app_db, "daily", "good")
     assert payload(app_db, recovered)["text"].endswith("; 1 run failed")
+
+
+def test_warnings_of_a_dry_run_hide_no_others(app_db: Database) -> None:
+    for run_id, is_dry in (("dry", True), ("real", False), ("dry again", True)):
+        begin(app_db, "daily", run_id)
+        app_db.execute("update operations.pipeline_runs set dry_run = %s where run_id = %s", (is_dry, run_id))
+        check(app_db, "daily", run_id)
+        end(app_db, "daily", run_id, "success")
+        assert len(tell_succeeded(app_db, "daily", run_id)) == 1
+        assert tell_succeeded(app_db, "daily", run_id) == []
+    assert [row[2:] for row in told(app_db)] == [("pending", False), ("pending", True), ("pending", False)]
 
 
 def test_a_failure_that_is_told_after_a_later_success_begins_no_outage(app_db: Database) -> None:
     for run_id, status in (("r1", "failed"), ("r2", "success")):
         begin(app_db, "daily", run_id)
         end(app_db, "daily", run_id, status)
-    assert alerts.untold(app_db, pipeline="daily", but="r2") == [("daily", "r1", "failed")]
+    assert alerts.untold(app_db, pipeline="daily", before="r2") == [("daily", "r1", "failed")]
+    assert alerts.untold(app_db, pipeline="daily", before="r1") == []
     assert alerts.untold(app_db, pipeline="delta") == []
+    app_db.execute("update operations.pipeline_runs set ended_at = clock_timestamp() where run_id = 'r1'")  # swept late
     assert tell_succeeded(app_db, "daily", "r2") == []
     late = tell_failed(app_db, "daily", "r1", {"load": "failed"})  # of which nobody had told
     assert "(r2)" in texts(payload(app_db, late))

@@ -125,7 +125,7 @@ def test_after_429_all_wait_as_long_as_slack_says(db: Database, retry_after: flo
     slack = Slack(OK, Answer(429, retry_after, "rate_limited"))
     assert deliver(db, slack, seconds=10) == Delivered(sent=1, refused=0, waiting=2)
     assert waits(db) == {"b": seconds, "c": 0}
-    assert stored(db)[1:] == [("b", "pending", 1, "rate_limited"), ("c", "pending", 0, None)]
+    assert stored(db)[1:] == [("b", "pending", 0, "rate_limited"), ("c", "pending", 0, None)]  # not in vain
     (later,) = put(db, "d", pipeline="late")
     assert deliver(db, slack, seconds=10, only=[later]) == Delivered(0, 0, 1)
     assert deliver(db, slack, seconds=10) == Delivered(0, 0, 3)
@@ -155,8 +155,30 @@ def test_a_webhook_that_takes_nothing_does_not_cost_all_that_waits(db: Database,
     slack = Slack(Answer(status, None, "no_service: make a new one"))
     unusable = "no_service: make a new one"
     assert deliver(db, slack, seconds=10) == Delivered(sent=0, refused=1, waiting=1, unusable=unusable)
+    assert deliver(db, slack, seconds=10, only=[]) == Delivered(0, 0, 0, unusable)  # nobody has mended it yet
     assert deliver(db, slack, seconds=10) == Delivered(sent=1, refused=0, waiting=0)
     assert stored(db) == [("a", "refused", 1, unusable), ("b", "sent", 1, None)]
+
+
+@pytest.mark.usefixtures("no_pace")
+def test_where_there_is_no_webhook_it_is_tried_each_time(db: Database) -> None:
+    put(db, "a", "b")
+    for number in range(3):
+        slack = Slack(Answer(None, None, "no password", is_unusable=True))
+        assert deliver(db, slack, seconds=10) == Delivered(0, 0, 2, "no password")
+        assert slack.sent == ["a"]
+        assert stored(db)[0] == ("a", "pending", outbox.PATIENCE + number, "no password")
+        assert waits(db)["a"] == 0
+    assert deliver(db, Slack(), seconds=10) == Delivered(2, 0, 0)
+
+
+@pytest.mark.usefixtures("no_pace")
+@pytest.mark.parametrize(("status", "is_open"), [(200, True), (400, False), (404, False)])
+def test_a_message_that_nobody_has_read_counts_nothing(db: Database, status: int, is_open: bool) -> None:
+    put(db, "a")
+    db.execute("update operations.messages set window_ends_at = now() + interval '1 hour'")
+    deliver(db, Slack(Answer(status)), seconds=10)
+    assert db.execute("select window_ends_at is not null from operations.messages").fetchone() == (is_open,)
 
 
 def test_what_is_refused_counts_for_the_pace(db: Database) -> None:
@@ -188,21 +210,21 @@ def test_without_an_answer_it_waits_longer_and_longer(db: Database, answer: Answ
     put(db, "a", "b")
     put(db, "c", pipeline="delta")
     seen = []
-    said = answer.error or str(answer.status)
+    said = answer.error or f"status {answer.status}"
     for number in range(7):
         slack = Slack(answer)
         unusable = said if number == 6 else ""  # after more than half an hour
         assert deliver(db, slack, seconds=10, only=[1]) == Delivered(0, 0, 1, unusable)
         assert slack.sent == ["a"]
         seen.append(waits(db)["a"])
-        assert deliver(db, slack, seconds=10, only=[1, 2]) == Delivered(0, 0, 2)  # b does not overtake a
+        assert deliver(db, slack, seconds=10, only=[1, 2]) == Delivered(0, 0, 2, unusable)  # b does not overtake a
         make_due(db)
     assert seen == [30, 60, 120, 240, 480, 900, 900]
     assert stored(db)[0] == ("a", "pending", 7, answer.error or f"status {answer.status}")
     slack = Slack(answer)
     assert deliver(db, slack, seconds=10) == Delivered(0, 0, 3, said)
     assert slack.sent == ["a"]  # Slack is not there: the others are not tried now
-    assert deliver(db, slack, seconds=10) == Delivered(1, 0, 2)  # another pipeline's does not wait for a
+    assert deliver(db, slack, seconds=10) == Delivered(1, 0, 2, said)  # another pipeline's does not wait for a
     assert slack.sent == ["a", "c"]
 
 

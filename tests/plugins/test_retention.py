@@ -26,6 +26,23 @@ def record(db: Database, evaluation: UUID, pipeline: str) -> None:
     quality_results.record(db, evaluation=evaluation, **of, results=[result])
 
 
+def test_pages_go_wherever_they_can(
+    app_db: Database, app_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_APP_DB", app_database)
+    monkeypatch.setenv("AIRFLOW_VAR_DATA_DOCS_URI", tmp_path.as_uri())
+    monkeypatch.setattr(retention, "_dry_run", lambda: False)
+    for name in ("a", "b", "lost+found"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{OLD}.html").write_text("a page")
+    (tmp_path / "a" / f"{OLD}.html").unlink()
+    (tmp_path / "a" / f"{OLD}.html").mkdir()  # what no page is, and cannot be removed like one
+
+    with pytest.raises(DataDocsError, match=f"pages cannot be removed from {tmp_path / 'a'}: "):
+        retention.quality.function()
+    assert [path.parent.name for path in tmp_path.rglob("*.html") if path.is_file()] == ["lost+found"]
+
+
 def test_old_results_go_and_their_pages_whether_or_not_these_can(
     app_db: Database, app_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from include.contracts.contract import ContractError, PublishedCheck
 from include.contracts.customers import CUSTOMERS
+from include.contracts.files import Files
 from include.contracts.orders import ORDERS
 from include.contracts.products import PRODUCTS
 from include.quality import app_suites, gate, suites
@@ -285,6 +286,31 @@ def test_other_weekdays_and_deltas_are_no_history(app_database: str, app_db: Dat
     result = of(evaluated(app_database, "syncs"), "products_usual_volume")
 
     assert (result.success, result.observed) == (True, "5 records, with 0 of 4 weeks of history")
+
+
+def test_a_replay_makes_nothing_fresh_and_files_that_do_not_come_are_a_warning(
+    app_database: str, app_db: Database
+) -> None:
+    snapshots(app_db, 1000)
+    app_db.execute("update operations.sync_log set synced_at = now() - interval '3 days'")
+    app_db.execute(
+        """
+        insert into operations.sync_log (
+          execution, entity, mode, run_id, fetched_at, records_read, inserted, updated, unchanged, stale, duplicate,
+          quarantined, deleted, regressed, unreadable_keys, started_at, synced_at
+        )
+        select gen_random_uuid(), entity, 'replay', run_id, fetched_at, 0, 0, 0, 0, 0, 0, 0, 0, 0, '{}', now(), now()
+          from operations.sync_log
+         limit 1
+        """
+    )
+    app_db.commit()
+    of_files = replace(PRODUCTS, endpoint=None, files=Files("file:///products", "csv", "snapshot"), delta="never")
+    found = [
+        of(gate.evaluate(app_database, app_suites.syncs([contract], {})), "products_synced_lately")
+        for contract in (PRODUCTS, of_files)
+    ]
+    assert [(one.severity, one.success) for one in found] == [("critical", False), ("warning", False)]
 
 
 def test_what_never_came_is_late_but_not_what_was_never_asked_for(app_database: str, app_db: Database) -> None:

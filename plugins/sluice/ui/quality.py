@@ -6,7 +6,6 @@ Each route asks for Airflow's own login and permission itself: those of a plugin
 from __future__ import annotations
 
 import logging
-import re
 from typing import Annotated
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -24,9 +23,6 @@ from include.quality.data_docs import DataDocsError
 from sluice.data_docs import base_path, folder
 
 log = logging.getLogger(__name__)
-
-DAG_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,249}")
-"""The names of folders that are looked for; a name that begins with a dot is none."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -58,7 +54,7 @@ async def logged_in(
 
 def named(dag_id: str) -> None:
     """Refuses what is no DAG's name before anything is looked for by it."""
-    if not DAG_ID.fullmatch(dag_id):
+    if not data_docs.DAG_ID.fullmatch(dag_id):
         raise HTTPException(status.HTTP_404_NOT_FOUND, NO_INDEX)
 
 

@@ -124,6 +124,13 @@ def upgrade() -> None:
             nullable=False,
             comment="Slack said when to come again: nothing is posted before next_attempt_at",
         ),
+        sa.Column(
+            "refused_all",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="Slack refused it as it would refuse whatever comes by this webhook",
+        ),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("error", sa.Text(), nullable=True, comment="why it was not sent"),
         sa.Column(
