@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -15,8 +16,10 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.operations import alerts, pipeline_runs
+from include.operations import alerts, outbox, pipeline_runs
+from include.operations.outbox import Answer
 from sluice import alerting, callbacks, slack
+from tests.operations.test_alerts import pass_time
 from tests.slack_server import Reply, SlackServer, serving_slack
 
 pytestmark = pytest.mark.database
@@ -163,6 +166,54 @@ def test_a_wrong_connection_fails_the_task_that_sends_at_once(
     with pytest.raises(AirflowFailException, match=r'^connection "slack_alerts": its type is "http", .*; 1 messages w'):
         alerting.send.function()
     assert messages(app_db) == [("failure", "pending")]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [Answer(None, None, "no answer"), Answer(None, None, "no password", is_unusable=True), Answer(404, None, "gone")],
+    ids=["down", "no webhook", "gone"],
+)
+def test_an_outage_of_slack_is_one_outage_of_the_task_that_sends(
+    app_db: Database, server: SlackServer, monkeypatch: pytest.MonkeyPatch, broken: Answer
+) -> None:
+    """Three hours, a run of `send_alerts` every five minutes."""
+    answers = [broken]
+    monkeypatch.setattr(slack, "post", lambda payload, seconds: answers[0])
+    monkeypatch.setattr(outbox, "PACE", 0.0)
+    monkeypatch.setattr(callbacks, "task_states", lambda *_: {})
+    close(app_db, "r1")
+    alerting.run_ended("daily", "r1", "failed", STATES)
+
+    def run(number: int) -> str:
+        name = {"pipeline": "send_alerts", "run_id": f"r{number}"}
+        pass_time(app_db, timedelta(minutes=5))
+        pipeline_runs.open_run(app_db, **name)
+        app_db.commit()
+        status: pipeline_runs.Status = "success"
+        try:
+            alerting.send.function()
+        except AirflowFailException as error:
+            alerts.note(app_db, **name, task_id="send", map_index=-1, try_number=1, error=error)
+            status = "failed"
+        pipeline_runs.close_run(app_db, **name, status=status)
+        app_db.commit()
+        alerting.run_ended("send_alerts", name["run_id"], status, {"send": status})
+        return status
+
+    during = [run(number) for number in range(36)]
+    first = during.index("failed")
+    assert first <= 12
+    assert set(during[first:]) == {"failed"}
+    answers[0] = Answer(200)
+    after = [run(number) for number in range(36, 44)]
+    assert after == sorted(after)  # failed, then success
+    assert after[-4:] == ["success"] * 4
+    app_db.rollback()
+    rows = app_db.execute("select kind, status from operations.messages where pipeline = 'send_alerts'").fetchall()
+    told = Counter((kind, status) for kind, status in rows)
+    assert told["recovered", "sent"] == 1
+    assert told["failure", "sent"] == 1
+    assert {status for _, status in rows} <= {"sent", "folded", "refused"}
 
 
 def test_a_callback_ends_in_time_whatever_slack_does(
