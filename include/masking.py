@@ -27,9 +27,10 @@ _ASSIGNED = re.compile(
     r"""((?:token|secret|passw(?:or)?d|pwd|passphrase|(?:api|access|account)[_-]?key|credentials?)["']?\s*=\s*"""
     r"""|(?:passw(?:or)?d|passphrase)\s*:\s*"""
     r"""|(?:(?:authorization|cookie)["']?|(?<![\w-])x-[\w-]{0,60}?(?:key|token|secret)["']?)\s*[=:]\s*(?:(?:token|digest|apikey|negotiate)\s+)?"""
-    r"""|["'][\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key)["']\s*:\s*)(?!\*{3})("[^"]*"|'[^']*'|[^\s"',;)}]+)""",
+    r"""|["'][\w-]*(?:token|secret|passw(?:or)?d|(?:api|access|account)[_-]?key)["']\s*:\s*)(?!\*{3})("[^"]*"|'[^']*'|[^\s"',;)}]+)""",
     re.IGNORECASE,
 )
+_COOKIES = re.compile(r"(?<![\w-])(cookie:\s*)[^\s\"'*][^\"'\n]*", re.IGNORECASE)
 _SLACK_TOKEN = re.compile(r"\b(?:xox[a-z]|xapp)-[\w-]+")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _WORD = r"""\s@"(),:;<>\[\]\\/=?&'"""  # ends what stands before the @ of an address
@@ -98,6 +99,7 @@ def mask_secrets(text: str) -> str:
     text = _SLACK_TOKEN.sub(MASK, text)
     text = _LOCATION.sub(lambda found: mask_url(found[0]), text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
+    text = _COOKIES.sub(rf"\1{MASK}", text)
     return _ASSIGNED.sub(rf"\1{MASK}", text)
 
 

@@ -32,6 +32,8 @@ from include.masking import mask_personal_data, mask_secrets, sentence
         ("invalid auth of xoxb-12345-abcDEF or xapp-1-A01", "invalid auth of *** or ***"),
         ("password: hunter2secret; next", "password: ***; next"),
         ("aws_secret_access_key=AAAA AccountKey=ab/cd==;x", "aws_secret_access_key=*** AccountKey=***;x"),
+        ("Cookie: theme=dark; sid=abcdef123456", "Cookie: ***"),
+        ("{'AccountKey': 'abc', \"access_key\": 'AKIA'}", "{'AccountKey': ***, \"access_key\": ***}"),
         ("Set-Cookie: sessionid=abcdef; Path=/", "Set-Cookie: ***; Path=/"),
         ("token: Input should be a valid string", "token: Input should be a valid string"),
         ('password authentication failed for user "sluice"', 'password authentication failed for user "sluice"'),

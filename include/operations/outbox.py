@@ -76,8 +76,8 @@ def deliver(
     """Posts what waits, oldest first and a pipeline's in order, for at most `seconds` (plus the length of one post).
 
     At most one message a second, whatever the number of processes. With `only`, these messages and the older ones of
-    their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again, and counts
-    nothing into its window; where Slack refuses whatever comes by this webhook, the call ends, so that the others wait
+    their pipelines. A message that breaks Slack's limits, or that Slack refuses (4xx), is never tried again, and its
+    window ends; where Slack refuses whatever comes by this webhook, the call ends, so that the others wait
     for a better one. After 429 nothing is posted for as long as Slack says; no answer, or 5xx, makes the message wait,
     from half a minute to a quarter of an hour, and ends the call. `post` gives an Answer whatever happens; what it
     raises is raised on, its message waits.
@@ -201,7 +201,10 @@ def _mark(
            set status = %(status)s,
                attempts = attempts + 1,
                sent_at = case when %(status)s = 'sent' then clock_timestamp() end,
-               window_ends_at = case when %(status)s = 'sent' then window_ends_at end,
+               window_ends_at = case
+                 when %(status)s = 'sent' or window_ends_at is null then window_ends_at
+                 else clock_timestamp()
+               end,
                refused_all = %(is_gone)s,
                error = %(error)s
          where id = %(message)s and status = 'pending'
@@ -248,11 +251,15 @@ def _unusable(connection: Connection[Any]) -> str:
         """
         select coalesce(error, 'refused')
           from operations.messages
-         where (status = 'pending' and not holds_all and attempts >= %s)
+         where (status = 'pending' and attempts >= %s)
             or (
               refused_all
               and id = (
-                select id from operations.messages where posted_at is not null order by posted_at desc limit 1
+                select id
+                  from operations.messages
+                 where posted_at is not null and status <> 'pending'
+                 order by posted_at desc
+                 limit 1
               )
             )
          order by id desc

@@ -194,9 +194,11 @@ def row_count_floor(rows: int, column: str | None = None) -> Expectation:
     return made
 
 
-def not_all_null(name: str, *, column: str) -> Expectation:
-    """That a column has a value in some row; reported of `column`."""
-    expected = "a value in some row, or its name in the contract's may_be_all_null"
+def not_all_null(name: str, *, column: str, is_of_the_source: bool = True) -> Expectation:
+    """That a column has a value in some row; reported of `column`. Of the source's, a contract may say otherwise."""
+    expected = "a value in some row"
+    if is_of_the_source:
+        expected += ", or its name in the contract's may_be_all_null"
     made: Expectation = great_expectations().ExpectColumnValuesToNotBeNull(
         column=name,
         mostly=1e-12,  # one value among as many rows as a table holds

@@ -174,11 +174,27 @@ def test_where_there_is_no_webhook_it_is_tried_each_time(db: Database) -> None:
 
 @pytest.mark.usefixtures("no_pace")
 @pytest.mark.parametrize(("status", "is_open"), [(200, True), (400, False), (404, False)])
-def test_a_message_that_nobody_has_read_counts_nothing(db: Database, status: int, is_open: bool) -> None:
-    put(db, "a")
-    db.execute("update operations.messages set window_ends_at = now() + interval '1 hour'")
-    deliver(db, Slack(Answer(status)), seconds=10)
-    assert db.execute("select window_ends_at is not null from operations.messages").fetchone() == (is_open,)
+def test_a_message_that_nobody_has_read_counts_no_longer(db: Database, status: int, is_open: bool) -> None:
+    put(db, "a", "without a window")
+    db.execute("update operations.messages set window_ends_at = now() + interval '1 hour' where id = 1")
+    deliver(db, Slack(Answer(status)), seconds=10, only=[1])
+    deliver(db, Slack(Answer(status)), seconds=10, only=[2])
+    rows = db.execute("select window_ends_at > clock_timestamp() from operations.messages order by id").fetchall()
+    assert rows == [(is_open,), (None,)]
+
+
+@pytest.mark.usefixtures("no_pace")
+@pytest.mark.parametrize("then", [Answer(None, None, "no answer"), Answer(429, 60.0), Answer(503, 60.0)])
+def test_a_webhook_is_unusable_until_a_message_gets_through(db: Database, then: Answer) -> None:
+    put(db, "a", "b")
+    gone = Delivered(0, 1, 1, "no_service")
+    assert deliver(db, Slack(Answer(404, None, "no_service")), seconds=10) == gone
+    assert deliver(db, Slack(then), seconds=10) == Delivered(0, 0, 1, "no_service")
+    db.execute("update operations.messages set refused_all = false, attempts = %s", (outbox.PATIENCE,))
+    make_due(db)
+    assert deliver(db, Slack(Answer(503, 60.0, "busy")), seconds=10) == Delivered(0, 0, 1, "busy")
+    make_due(db)
+    assert deliver(db, Slack(), seconds=10) == Delivered(1, 0, 0)
 
 
 def test_what_is_refused_counts_for_the_pace(db: Database) -> None:
