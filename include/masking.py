@@ -23,11 +23,12 @@ _WEBHOOK = re.compile(r"""(?:https?://)?hooks\.slack(?:-gov)?\.com/[^\s"'<>)]*|/
 _LOCATION = re.compile(  # a URL, or a path with a query
     r"""(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://|(?<![^\s"'<>(=])/[^\s"'<>?]*+\?)[^\s"'<>]*""", re.IGNORECASE
 )
+_KEPT = r"token|secret|passw(?:or)?d|(?:api|access|account)[_-]?key"
 _ASSIGNED = re.compile(
-    r"""((?:token|secret|passw(?:or)?d|pwd|passphrase|(?:api|access|account)[_-]?key|credentials?)["']?\s*=\s*"""
+    rf"""((?:{_KEPT}|pwd|passphrase|credentials?)["']?\s*=\s*"""
     r"""|(?:passw(?:or)?d|passphrase)\s*:\s*"""
     r"""|(?:(?:authorization|cookie)["']?|(?<![\w-])x-[\w-]{0,60}?(?:key|token|secret)["']?)\s*[=:]\s*(?:(?:token|digest|apikey|negotiate)\s+)?"""
-    r"""|["'][\w-]*(?:token|secret|passw(?:or)?d|(?:api|access|account)[_-]?key)["']\s*:\s*)(?!\*{3})("[^"]*"|'[^']*'|[^\s"',;)}]+)""",
+    rf"""|["'][\w-]*(?:{_KEPT})["']\s*:\s*)(?!\*{{3}})("[^"]*"|'[^']*'|[^\s"',;)}}]+)""",
     re.IGNORECASE,
 )
 _COOKIES = re.compile(r"(?<![\w-])(cookie:\s*)[^\s\"'*][^\"'\n]*", re.IGNORECASE)

@@ -141,11 +141,11 @@ def run_failed(
     """Writes the one message of a run that has ended as failed; gives its id, to be posted now.
 
     None where the same is folded into an open window, where this failure of the run was told already (one that is
-    cleared and fails again counts anew), or where the run has begun again meanwhile. A dry run, and one after which
-    a success has been told already, begins no outage and no window. `states` are the run's tasks as
-    Airflow names them (`task`, of a mapped one `task_3`); one that failed without a note was killed. Without states the
-    notes say what failed. A task that failed before the run was cleared, and was not cleared with it, is among them,
-    with what it said then.
+    cleared and fails again counts anew), or where the run has begun again meanwhile. A dry run, and one after which a
+    success has been told already, begins no outage and no window. `states` are the run's tasks as Airflow names them
+    (`task`, of a mapped one `task_3`); one that failed without a note was killed. Without states the notes say what
+    failed. A task that failed before the run was cleared, and was not cleared with it, is among them, with what it said
+    then.
     """
     lock_messages(connection)
     ended = _note_told(connection, pipeline, run_id, "failed")
@@ -160,7 +160,7 @@ def run_failed(
         (cause.task_id, *(sorted({check.what.name for check in critical if check.task_id == cause.task_id}) or [kind]))
         for cause, kind in failed
     ]
-    is_over = ended.dry_run or ended.is_over
+    is_over = ended.dry_run or ended.has_recovered
     before = NO_OUTAGE if is_over else _outage(connection, pipeline, None)
     payload = messages.failure(
         messages.Failure(
@@ -340,7 +340,7 @@ class _Ended(NamedTuple):
     begun_at: datetime
     at: datetime
     dry_run: bool
-    is_over: bool
+    has_recovered: bool
 
 
 class _Noted(NamedTuple):
@@ -412,7 +412,7 @@ def _note_told(connection: Connection[Any], pipeline: str, run_id: str, status: 
     if row is None:
         now = connection.execute("select clock_timestamp()").fetchone()
         assert now is not None  # noqa: S101 - it has one row
-        return _Ended(_NO_TIME, now[0], dry_run=False, is_over=False)
+        return _Ended(_NO_TIME, now[0], dry_run=False, has_recovered=False)
     if row[0] != status:
         return None
     connection.execute(

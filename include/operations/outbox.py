@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -89,13 +90,15 @@ def deliver(
         raise ValueError("deliver() commits message by message: commit or roll back what the connection has begun")
     wanted = None if only is None else list(only)
     deadline = time.monotonic() + seconds
-    counts = {"sent": 0, "refused": 0, "gone": 0, "stop": 0}
-    while not counts["gone"] and not counts["stop"] and (left := deadline - time.monotonic()) > 0:
+    counts: Counter[str] = Counter()
+    outcome = ""
+    while outcome not in ("gone", "stop") and (left := deadline - time.monotonic()) > 0:
         try:
             with connection.transaction():
-                counts[_next(connection, post, wanted, left)] += 1
+                outcome = _next(connection, post, wanted, left)
         except errors.LockNotAvailable:
             break
+        counts[outcome] += 1
     with connection.transaction():
         row = connection.execute(
             f"select count(*) from operations.messages m where {_WANTED}",  # noqa: S608 - a constant of this module
@@ -167,10 +170,8 @@ def _next(
         return "stop"
     time.sleep(wait)
     answer = post(payload)
-    if answer.is_unusable:
-        _wait(connection, message, answer, attempts)
-        return "stop"
-    connection.execute("update operations.messages set posted_at = clock_timestamp() where id = %s", (message,))
+    if not answer.is_unusable:  # else nothing was posted
+        connection.execute("update operations.messages set posted_at = clock_timestamp() where id = %s", (message,))
     match answer.status:
         case int(status) if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             _mark(connection, message, "sent", None)

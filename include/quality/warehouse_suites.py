@@ -229,6 +229,12 @@ def _dimensions() -> list[Suite]:
         row_count_floor(1, "dim_product"),
     )
     places = tuple(_never_all_null("dim_location", "customers", "country", "state", "city", "zip_code"))
+    locations = Suite(
+        "(select * from warehouse.dim_location where location_key is distinct from -1)",
+        (*places, row_count_floor(1, "dim_location")),
+        ("location_key",),
+        "warehouse.dim_location",
+    )
     days = (
         holds("date_key", "key_right", column="dim_date.date_key", expected="yyyymmdd of the date"),
         row_count_floor(1, "dim_date"),
@@ -256,18 +262,7 @@ def _dimensions() -> list[Suite]:
         ),
         _unique("dim_product", "product_key"),
         _unique("dim_product", "product_id"),
-        *(
-            [
-                Suite(
-                    "(select * from warehouse.dim_location where location_key is distinct from -1)",
-                    (*places, row_count_floor(1, "dim_location")),
-                    ("location_key",),
-                    "warehouse.dim_location",
-                )
-            ]
-            if places  # else the source has none
-            else []
-        ),
+        *([locations] if places else []),  # else the source has none
         _unique("dim_location", "location_key"),
         _unique("dim_location", "natural_key"),
         Suite(f"({dates})", days, ("date_key",), "warehouse.dim_date"),

@@ -6,7 +6,7 @@ None of it changes the result of a task or a run: whoever calls from a callback 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -56,15 +56,26 @@ def run_ended(dag_id: str, run_id: str, status: str, states: Mapping[str, str | 
     """
     with app_db() as connection:
         earlier = alerts.untold(connection, pipeline=dag_id, before=run_id)
-    told: list[int] = []
-    for _, earlier_run, ended in earlier[:EARLIER]:
-        try:
-            told += _tell(dag_id, earlier_run, ended, callbacks.task_states(dag_id, earlier_run))
-        except Exception:  # of any kind: the others are told all the same
-            log.exception("%s %s cannot be told of: send_alerts will", dag_id, earlier_run)
+    told, _ = _tell_untold(earlier[:EARLIER])
     told += _tell(dag_id, run_id, status, states)
     if told:
         _send(told, slack.QUICK_SECONDS, CALLBACK_SECONDS)
+
+
+def _tell_untold(runs: Iterable[tuple[str, str, str]]) -> tuple[list[int], list[str]]:
+    """Writes the messages of these runs; gives their ids, and why one or another run cannot be told of."""
+    told: list[int] = []
+    broken = []
+    for dag_id, run_id, status in runs:
+        try:
+            messages = _tell(dag_id, run_id, status, callbacks.task_states(dag_id, run_id))
+        except Exception as error:  # of any kind: the others are told all the same
+            log.exception("%s %s cannot be told of", dag_id, run_id)
+            broken.append(f"{dag_id} {run_id}: {sentence(error)}")
+        else:
+            log.info("%s %s (%s): nobody had been told; %s messages", dag_id, run_id, status, len(messages))
+            told += messages
+    return told, broken
 
 
 def _tell(dag_id: str, run_id: str, status: str, states: Mapping[str, str | None]) -> list[int]:
@@ -89,15 +100,7 @@ def untold() -> int:
     """Writes the messages of runs whose callbacks could not; gives how many runs. It sends nothing."""
     with app_db() as connection:
         runs = alerts.untold(connection)
-    broken = []
-    for dag_id, run_id, status in runs:
-        try:
-            told = _tell(dag_id, run_id, status, callbacks.task_states(dag_id, run_id))
-        except Exception as error:  # of any kind: the others are told all the same
-            log.exception("%s %s cannot be told of", dag_id, run_id)
-            broken.append(f"{dag_id} {run_id}: {sentence(error)}")
-        else:
-            log.info("%s %s (%s): nobody had been told; %s messages", dag_id, run_id, status, len(told))
+    _, broken = _tell_untold(runs)
     if broken:
         raise RuntimeError(f"of {len(runs)} runs {len(broken)} cannot be told of: {'; '.join(broken)}")
     return len(runs)

@@ -96,10 +96,11 @@ def quality() -> dict[str, int]:
         results = quality_results.delete_older(connection, age)
     log.info("removed %s results older than %s", f"{results:,}", age)
     pages, broken = 0, []
+    place = folder()
     with app_db() as connection:
-        for name in sorted(data_docs.pipelines(folder())):
+        for name in sorted(data_docs.pipelines(place)):
             try:
-                pages += data_docs.prune(folder(), connection, name, keep)
+                pages += data_docs.prune(place, connection, name, keep)
             except DataDocsError as error:
                 broken.append(str(error))
     log.info("removed %s pages past the newest %s runs of a pipeline", f"{pages:,}", keep)

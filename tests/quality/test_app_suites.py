@@ -227,7 +227,7 @@ def test_orders_without_a_customer_and_of_deleted_ones_are_no_orphans(app_databa
     )
 
 
-def snapshots(connection: Database, *read: int) -> None:
+def snapshots(connection: Database, *read: int, mode: str = "snapshot") -> None:
     """Snapshots of products, the newest first, a week between them."""
     for week, records in enumerate(read):
         connection.execute(
@@ -236,10 +236,10 @@ def snapshots(connection: Database, *read: int) -> None:
               execution, entity, mode, run_id, fetched_at, records_read, inserted, updated, unchanged, stale, duplicate,
               quarantined, deleted, regressed, unreadable_keys, started_at, synced_at
             )
-            values (gen_random_uuid(), 'products', 'snapshot', 'r', now(), %(read)s, %(read)s, 0, 0, 0, 0, 0, 0, 0,
+            values (gen_random_uuid(), 'products', %(mode)s, 'r', now(), %(read)s, %(read)s, 0, 0, 0, 0, 0, 0, 0,
                     '{}', now(), now() - make_interval(weeks => %(week)s))
             """,
-            {"read": records, "week": week},
+            {"read": records, "week": week, "mode": mode},
         )
     connection.commit()
 
@@ -293,18 +293,7 @@ def test_a_replay_makes_nothing_fresh_and_files_that_do_not_come_are_a_warning(
 ) -> None:
     snapshots(app_db, 1000)
     app_db.execute("update operations.sync_log set synced_at = now() - interval '3 days'")
-    app_db.execute(
-        """
-        insert into operations.sync_log (
-          execution, entity, mode, run_id, fetched_at, records_read, inserted, updated, unchanged, stale, duplicate,
-          quarantined, deleted, regressed, unreadable_keys, started_at, synced_at
-        )
-        select gen_random_uuid(), entity, 'replay', run_id, fetched_at, 0, 0, 0, 0, 0, 0, 0, 0, 0, '{}', now(), now()
-          from operations.sync_log
-         limit 1
-        """
-    )
-    app_db.commit()
+    snapshots(app_db, 0, mode="replay")
     of_files = replace(PRODUCTS, endpoint=None, files=Files("file:///products", "csv", "snapshot"), delta="never")
     found = [
         of(gate.evaluate(app_database, app_suites.syncs([contract], {})), "products_synced_lately")

@@ -43,24 +43,18 @@ def run(command: Sequence[str | Path], cwd: Path, environ: Mapping[str, str] | N
 
     Raises InstallationError with its output unless it ends well.
     """
-    done = _run(command, cwd, environ)
-    if done.returncode:
-        done = _run(command, cwd, environ)
-    if done.returncode:
-        raise InstallationError(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stdout}")
-
-
-def _run(
-    command: Sequence[str | Path], cwd: Path, environ: Mapping[str, str] | None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=os.environ | (environ or {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    for _ in range(2):
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=os.environ | (environ or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        if not done.returncode:
+            return
+    raise InstallationError(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stdout}")
